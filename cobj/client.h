@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * client: a process that holds, or held, object handles.
+ *
+ * Who keeps a client alive: each of its handles has a reference, the client table has one while the
+ * process lives, and so has whoever got it from client_table_get().  When the process ends the table
+ * calls `exited` (once) and drops its own; the last reference frees it.
+ *
+ * Identity is (pid, start time): a pid alone is reused.  A pidfd pins the process and tells of its
+ * exit; one thread waits for all of them by epoll.  When no pidfd can be had (EMFILE) the client
+ * works without, and its exit is noticed at the next client_table_sweep().
+ *
+ * FUSE gives the caller's *thread* id, in the daemon's pid namespace, and 0 for callers that are not
+ * visible from there and for the kernel itself.  The table maps threads to processes and caches the
+ * answer; a cached answer is used only after a check that costs one system call.  Pid 0 is a client of
+ * its own, which never exits.
+ *
+ * Locking: the table has one lock for its maps; no system call is made while it is held.  The fields
+ * of a client that are not atomic are constant after creation.
+ */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct client;
+struct client_table;
+
+/* What a client is, for printing and for the store.  Constant but for comm and exe, which change at
+ * exec and are read again by client_refresh(). */
+struct client_info {
+        uint64_t id;         /* id of the client table; unique in the life of a daemon */
+        pid_t pid;           /* process (thread group) id */
+        pid_t ppid;          /* parent when the client was first seen */
+        uid_t uid;           /* real uid when the client was first seen */
+        uint64_t start_time; /* field 22 of /proc/PID/stat, clock ticks since boot; 0 if unknown */
+};
+
+/* Told when a client's process has ended, from the watcher's thread, no lock held. */
+typedef void (*client_exited_fn)(struct client *client, void *data);
+
+/* Starts the watcher thread.  Returns 0, or -errno with nothing left behind. */
+int client_table_new(client_exited_fn exited, void *data, struct client_table **ret_table);
+
+/* Stops the watcher; all clients must have been given back.  NULL is ignored. */
+void client_table_free(struct client_table *table);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct client_table, client_table_free)
+
+/* The client of thread `tid`, made when it is new; a reference is passed to the caller.  Never fails
+ * for want of information: what /proc does not tell is left empty.  Returns 0 or -ENOMEM.  For a
+ * process that is already gone: -ESRCH (the caller then uses tid 0). */
+int client_table_get(struct client_table *table, pid_t tid, struct client **ret_client);
+
+/* As above, but only what is there already and cached; NULL otherwise.  No system call. */
+struct client *client_table_peek(struct client_table *table, pid_t tid);
+
+/* The live client with this process id, or NULL.  A reference is passed to the caller. */
+struct client *client_table_find_pid(struct client_table *table, pid_t pid);
+
+/* Looks at every client that has no pidfd, and ends those whose process is gone. */
+void client_table_sweep(struct client_table *table);
+
+/* Clients alive in the table, pid 0 not counted. */
+uint32_t client_table_count(struct client_table *table);
+
+struct client *client_ref(struct client *client);
+void client_unref(struct client *client);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct client, client_unref)
+
+const struct client_info *client_info(const struct client *client);
+
+/* False once the process has been seen to end. */
+bool client_alive(const struct client *client);
+
+/* Reads comm and exe again from /proc; keeps the old ones if the process is gone. */
+void client_refresh(struct client *client);
+
+/* Copies; free with g_free().  "" when unknown. */
+char *client_dup_comm(struct client *client);
+char *client_dup_exe(struct client *client);

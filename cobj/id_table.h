@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * id_table: ids that mean something to somebody else (the kernel, a client), turned into objects.
+ *
+ * An id is a table index in the low 32 bits and a generation in the high 32 bits, never a pointer:
+ * it can be checked, it can be printed, and it can mean the same thing in the next daemon.  A slot's
+ * generation goes up each time the slot is freed, so an id that outlived its object does not resolve
+ * (until 2^32 reuses of one slot; generation 0 is skipped).  No id is 0.
+ *
+ * The slots live in chunks that never move, so id_table_get() takes no lock.  What keeps an object
+ * alive after id_table_get() is the caller's affair: either the id's owner promises not to end it
+ * meanwhile (the kernel does, for node ids and file handles of requests under way), or the caller
+ * uses id_table_get_ref().
+ */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ID_NONE       UINT64_C(0)
+#define ID_INDEX(id)  ((uint32_t)(id))
+#define ID_GENERATION(id) ((uint32_t)((id) >> 32))
+#define ID_MAKE(generation, index) ((uint64_t)(generation) << 32 | (uint32_t)(index))
+
+/* Room for id_format(), the terminating NUL included: two 32-bit numbers and a dot. */
+#define ID_STRING_MAX 22
+
+struct id_table;
+
+/* Makes a table of at most `limit` ids whose first index is `first` (≥ 1).  NULL if out of memory. */
+struct id_table *id_table_new(uint32_t first, uint32_t limit);
+
+/* Frees the table, not the objects; NULL is ignored. */
+void id_table_unref(struct id_table *table);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct id_table, id_table_unref)
+
+/* Gives `object` (not NULL) an id.  Returns 0, -ENFILE when `limit` ids are in use, or -ENOMEM. */
+int id_table_alloc(struct id_table *table, void *object, uint64_t *ret_id);
+
+/* The object of `id`, or NULL if the id is stale, forged or 0.  Lock-free. */
+void *id_table_get(struct id_table *table, uint64_t id);
+
+/* As id_table_get(), but calls try_ref(object) while no id of the table can be freed; NULL if it
+ * says false. */
+void *id_table_get_ref(struct id_table *table, uint64_t id, bool (*try_ref)(void *object));
+
+/* Ends `id`; from here on it is stale.  A stale id is ignored and answered with false. */
+bool id_table_free(struct id_table *table, uint64_t id);
+
+/* How many ids are in use. */
+uint32_t id_table_count(struct id_table *table);
+
+/* Calls fn for every id in use, the table's lock held: fn must not call back into the table. */
+void id_table_foreach(struct id_table *table, void (*fn)(uint64_t id, void *object, void *data),
+                      void *data);
+
+/* "INDEX.GENERATION", decimal; the text form of ids in every output; returns `buf`. */
+const char *id_format(uint64_t id, char buf[static ID_STRING_MAX]);
+
+/* The inverse; strict (no spaces, signs or leading zeros, both parts in range and not both 0).
+ * Returns 0 or -EINVAL. */
+int id_parse(const char *text, uint64_t *ret_id);

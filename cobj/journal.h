@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * journal: a ring of 128-byte records in a file that is mapped MAP_SHARED.
+ *
+ * Whatever a reply makes true is in the ring before the reply is sent: a store to mapped memory
+ * survives kill -9 of the daemon, and costs some ten nanoseconds.  It need not survive the machine
+ * (after a reboot nobody has a file open), so nothing is ever synced.
+ *
+ * Many producers, one consumer.  A producer reserves a sequence number with one atomic addition,
+ * fills the record, and commits it by storing the sequence number into it last: a record whose
+ * producer died in between is recognised as never committed.  The consumer (the store's writer
+ * thread) takes committed records in order and then moves the tail, which frees their room.  A
+ * producer that finds the ring full wakes the consumer and waits.
+ *
+ * The file is preallocated: a store into a hole on a full disk would be SIGBUS.
+ *
+ * The layout is versioned (JOURNAL_VERSION) and documented in doc/k42fs-schema.5.
+ */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define JOURNAL_VERSION     1
+#define JOURNAL_RECORD_SIZE 128
+
+enum journal_type {
+        JOURNAL_NONE,
+        JOURNAL_CLIENT_NEW,    /* struct journal_client */
+        JOURNAL_CLIENT_EXITED, /* struct journal_client; only id counts */
+        JOURNAL_HANDLE_GIVEN,  /* struct journal_handle */
+        JOURNAL_HANDLE_FREED,  /* struct journal_handle, the counters final */
+};
+
+struct journal_client {
+        uint64_t id, start_time;
+        int32_t pid, ppid;
+        uint32_t uid;
+};
+
+struct journal_handle {
+        uint64_t handle, parent, client, object; /* object: the server object's id, 0 if it has none */
+        int64_t opened, closed;                  /* µs since the epoch; closed 0 while open */
+        uint64_t reads, read_bytes, writes, write_bytes;
+        int32_t flags;
+        uint32_t match;
+        uint8_t type, io_class, sharing; /* enum xobj_type, io_class, sharing */
+};
+
+struct journal_record {
+        uint64_t commit; /* the sequence number once the record is whole; written last */
+        uint32_t type;   /* enum journal_type */
+        uint32_t reserved;
+        union {
+                struct journal_client client;
+                struct journal_handle handle;
+                uint8_t bytes[JOURNAL_RECORD_SIZE - 16];
+        };
+};
+G_STATIC_ASSERT(sizeof(struct journal_record) == JOURNAL_RECORD_SIZE);
+
+struct journal;
+
+/* Makes (or empties) the file `name` in directory `dirfd` with room for `records` (a power of two)
+ * and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated), nothing left behind. */
+int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
+void journal_free(struct journal *journal); /* unmaps; the file stays.  NULL is ignored */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct journal, journal_free)
+
+/* Puts one record in (`commit` is ignored).  When it returns the record is committed.  Any thread;
+ * waits only while the ring is full and never fails. */
+void journal_append(struct journal *journal, const struct journal_record *record);
+
+/* For the one consumer: copies up to `max` committed records in order, without freeing them; how
+ * many.  Then journal_consume() frees the first `n` of what was peeked. */
+uint32_t journal_peek(struct journal *journal, struct journal_record *records, uint32_t max);
+void journal_consume(struct journal *journal, uint32_t n);
+
+/* For the consumer: waits until something is committed and `min_pending` records are there, or
+ * journal_wake(), or the time (µs) is over. */
+void journal_wait(struct journal *journal, uint32_t min_pending, int64_t timeout_us);
+void journal_wake(struct journal *journal);
+
+/* Records reserved so far, ever; records that the consumer has not taken yet. */
+uint64_t journal_head(struct journal *journal);
+uint32_t journal_pending(struct journal *journal);

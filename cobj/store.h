@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * store: the handles as SQL tables, for people and for the next daemon.
+ *
+ * One writer thread owns the database.  It drains the journal in batches, one transaction each; a
+ * handle that was given and freed within a batch never becomes a row (unless history is kept).  No
+ * request ever waits for it.
+ *
+ * Nothing that happens to the database ends the daemon or slows a request: on SQLITE_FULL, IOERR,
+ * CORRUPT, READONLY or ENOMEM the writer says so once, continues in a database in memory that it fills from the
+ * living handles, and store_state() tells which one is in use.
+ *
+ * The schema, its version and its stability are documented in doc/k42fs-schema.5.  It is WAL with
+ * synchronous=OFF: it survives the daemon, and need not survive the machine.
+ *
+ * SQLite's own locks are POSIX locks, which a process loses when it closes *any* descriptor of the
+ * file and which are not inherited over fork: the daemon opens the store after its last fork, and
+ * nothing else in it may open state.db.
+ */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cobj/journal.h"
+#include "cobj/xobj.h"
+
+#define STORE_SCHEMA_VERSION 1
+
+enum store_state {
+        STORE_FILE,   /* state.db */
+        STORE_MEMORY, /* state.db failed; rows are kept in memory */
+};
+
+struct store_config {
+        const char *path;      /* of state.db */
+        const char *mountpoint, *source; /* for the meta table */
+        struct journal *journal;
+        struct cobj *cobj;     /* living handles: where strings and counters come from */
+        uint32_t history;      /* closed handles to keep; 0: none */
+};
+
+struct store;
+
+/* Opens or makes the database and starts the writer.  An existing file must be a k42fs database of
+ * this schema version or older: -EBADMSG if it is not one, -EPROTO if it is newer, or another -errno;
+ * then it is untouched and *ret_error is one line that says what failed (free with g_free()).  Rows
+ * of an earlier daemon are removed. */
+int store_open(const struct store_config *config, struct store **ret_store, char **ret_error);
+
+/* Drains, stops the writer, closes.  NULL is ignored. */
+void store_close(struct store *store);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct store, store_close)
+
+/* Returns when everything that was in the journal at the time of the call, and the present counters
+ * and sharing of all living handles, are in the database.  Returns 0 or -errno. */
+int store_sync(struct store *store);
+
+/* The observer that writes to the journal; give it to cobj_new(). `data` is a struct journal *. */
+void store_observer_init(struct cobj_observer *observer, struct journal *journal);
+
+enum store_state store_state(struct store *store);
+/* Rows in the handles table; rows in handle_history. */
+uint64_t store_rows(struct store *store);
+uint64_t store_history_rows(struct store *store);
+
+/* One handle, as in the view open_handles; every column as it is in DESIGN's contract.  Strings are
+ * valid during the callback only. */
+struct store_handle_row {
+        const char *handle, *parent; /* id_format(); parent NULL when it has none */
+        int64_t pid, ppid, uid;
+        const char *comm, *exe, *path, *type, *flags, *rights, *io_class, *sharing;
+        double opened; /* seconds since the epoch */
+        uint64_t reads, read_bytes, writes, write_bytes;
+};
+
+/* Calls fn for each row of open_handles (ordered by opened, handle) that `uid` may see: all if
+ * uid_filter is (uid_t)-1.  Runs on the writer thread's connection while the caller waits; implies
+ * store_sync().  Returns 0 or -errno. */
+int store_foreach_open_handle(struct store *store, uid_t uid_filter,
+                              void (*fn)(const struct store_handle_row *row, void *data), void *data);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * control_protocol.h: what k42ctl and the daemon's control socket say to each other.
+ *
+ * A connection carries one request and its answer, each one JSON object on one line:
+ *
+ *   {"verb":"list","args":{...}}\n
+ *   {"ok":true,"result":...}\n      or      {"ok":false,"error":"one line"}\n
+ *
+ * A request must not be longer than CONTROL_REQUEST_MAX bytes.  Verbs, their args and results:
+ *
+ *   list     {}                  -> [ HANDLE, … ]: the rows of the SQL view open_handles, in its
+ *                                   order; the keys are its columns (the contract in DESIGN section 7)
+ *   show     {"handle":"I.G"}    -> HANDLE and "children":[HANDLE,…], "ancestors":[HANDLE or {"handle":…},…]
+ *   stats    {}                  -> the stats object
+ *   status   {}                  -> the status object
+ *   umount   {}                  -> {} once the daemon has begun to end
+ *   sync     {}                  -> {} when rows and counters are exact
+ *
+ * `check`, `tree` and the rest are made by k42ctl from these.
+ */
+#define CONTROL_SOCKET_NAME "control"
+#define CONTROL_REQUEST_MAX 65536
+
+/* The directory name ID of a mount point: its absolute path without the leading '/', each other '/'
+ * as '-', and bytes outside [A-Za-z0-9:_.] (and a leading '.') as \xHH, as systemd-escape --path does;
+ * "-" for the root directory.  When that is longer than 200 bytes: its first 150, "~", and the first
+ * 32 hex digits of the SHA-256 of the path.  Free with g_free(). */
+char *control_state_id(const char *mountpoint);
+
+/* The default state directory of a mount point of user `uid`; free with g_free(). */
+char *control_default_state_dir(const char *mountpoint, unsigned uid);

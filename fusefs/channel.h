@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * channel: the way between the kernel and libfuse, by fuse_session_custom_io().
+ *
+ * libfuse 3.14 speaks an older protocol than the kernel does.  Everything that it leaves out and that
+ * we need is done here, on the raw messages of <linux/fuse.h>, and nowhere else:
+ *
+ *   - the INIT reply: parallel directory operations and HANDLE_KILLPRIV_V2 are switched on;
+ *   - requests: what libfuse does not pass on (the KILL_SUIDGID flags of OPEN, CREATE, WRITE, SETATTR
+ *     and of SETXATTR's ACLs) is kept for the thread that serves the request, see
+ *     channel_request();
+ *   - TMPFILE, which libfuse 3.14 does not know, becomes a CREATE that is marked as such;
+ *   - requests are counted by kind.
+ *
+ * A thread reads a request and serves it before it reads the next one, so what belongs to a request
+ * is thread-local.
+ */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fusefs/mount.h"
+
+/* One more than the highest opcode that is counted by its name; others are counted as "other". */
+#define CHANNEL_OPCODES 64
+
+struct channel;
+
+/* What libfuse does not tell about the request that this thread is serving. */
+struct channel_request {
+        uint32_t opcode;
+        uint64_t unique;
+        bool kill_suidgid; /* the caller lacks CAP_FSETID: setuid and setgid bits must go */
+        bool tmpfile;      /* a CREATE that was a TMPFILE: no name, O_TMPFILE */
+};
+
+/* Puts the channel between `se` (mounted) and its descriptor.  `ready` is called once, from a serving
+ * thread, when the kernel has taken the INIT reply.  Returns 0 or -errno. */
+int channel_new(struct fuse_session *se, void (*ready)(void *data), void *data,
+                struct channel **ret_channel);
+void channel_free(struct channel *channel); /* after the session's end; NULL is ignored */
+
+/* Of the request that the calling thread is serving; valid until it reads the next one. */
+const struct channel_request *channel_request(void);
+
+/* How often `opcode` (< CHANNEL_OPCODES) was asked; its name in lower case as users know it
+ * ("lookup", "lazy_reopen" not among them: that is an "ioctl"), NULL for numbers without a name. */
+uint64_t channel_count(struct channel *channel, unsigned opcode);
+const char *channel_opcode_name(unsigned opcode);
+
+/* What INIT agreed on, for `k42ctl status`. */
+struct channel_features {
+        unsigned proto_major, proto_minor; /* of the kernel */
+        bool parallel_dirops, killpriv_v2, posix_acl, readdirplus;
+        bool passthrough, resend; /* the kernel offers it */
+};
+void channel_get_features(struct channel *channel, struct channel_features *ret_features);

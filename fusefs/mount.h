@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * k42_mount: everything that belongs to one mount; what the parts of the daemon find each other by.
+ *
+ * Made by main, given to libfuse as the session's userdata (k42_mount_of()).  Every pointer in it is
+ * set before the first request is served and cleared after the last one, so nobody needs a lock to
+ * read them.  The parts are made and ended in the order in which they stand here.
+ */
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "cobj/store.h"
+#include "cobj/xobj.h"
+#include "lazy/description.h"
+
+struct channel;
+struct control;
+struct node_table;
+struct session;
+struct state_dir;
+
+enum io_option {
+        IO_AUTO,
+        IO_CACHED,
+        IO_COUNTED,
+};
+
+/* The command line, checked.  Strings are owned. */
+struct k42_options {
+        char *source;     /* absolute, symbolic links resolved */
+        char *mountpoint; /* absolute, symbolic links resolved */
+        char *state;      /* -o state=, absolute; NULL: the default place */
+        bool foreground, debug;
+        bool allow_other, default_permissions;
+        bool ro, nosuid, nodev, noexec;
+        double attr_timeout, entry_timeout; /* seconds */
+        enum io_option io;
+        unsigned max_threads;
+        unsigned history; /* closed handles to keep in the store */
+};
+
+struct k42_mount {
+        struct k42_options options;
+        struct state_dir *state_dir;
+        struct journal *journal;
+        struct cobj *cobj;
+        struct lazy *lazy;
+        struct store *store;
+        struct node_table *nodes;
+        struct channel *channel;
+        struct session *session;
+        struct control *control;
+
+        enum io_class io_class; /* of new opens; fixed at start */
+        bool noflush;           /* SOURCE is on a local file system: close cannot report an error */
+        bool privileged;        /* has the capabilities to act for other users */
+        dev_t dev;              /* the mount's own st_dev, once it is mounted; 0 before */
+        int64_t started;        /* µs since the epoch */
+};
+
+static inline struct k42_mount *k42_mount_of(fuse_req_t req)
+{
+        return fuse_req_userdata(req);
+}

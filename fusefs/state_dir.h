@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * state_dir: where a mount keeps state.db, journal and control.
+ *
+ * /run/k42fs/ID for root, $XDG_RUNTIME_DIR/k42fs/ID else; ID is made from the mount point
+ * (control_protocol.h has the rule, k42ctl uses it too).  The directory is made 0711 and the files in
+ * it 0600, but for the socket, 0666: who may ask what is decided by SO_PEERCRED at the socket, and
+ * other users must be able to reach it.  `lock` in it is flock'ed for the daemon's life, which is how
+ * a directory in use is told from one that a dead daemon left.
+ */
+#include <glib.h>
+
+struct state_dir;
+
+/* Makes or takes over the directory (`path` NULL: the default place for `mountpoint`).  Returns 0, or
+ * -errno with one line logged and nothing left behind: -EBUSY when a living daemon uses it. */
+int state_dir_open(const char *path, const char *mountpoint, struct state_dir **ret_dir);
+
+/* Removes our files and, if we made it, the directory; NULL is ignored. */
+void state_dir_remove(struct state_dir *dir);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct state_dir, state_dir_remove)
+
+const char *state_dir_path(const struct state_dir *dir); /* absolute */
+int state_dir_fd(const struct state_dir *dir);           /* of the directory, borrowed */
+
+/* The path of `name` in it, however long the directory's own path is; free with g_free(). */
+char *state_dir_file(const struct state_dir *dir, const char *name);

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * protocol.h: everything that the shim and the daemon say to each other.  This file is the
+ * specification; tests/ has a test for every sentence with "must".
+ *
+ * Messages travel as ioctl(2) on a descriptor of the mount, so that possession of the descriptor is
+ * the proof of access, the caller's identity comes from the kernel and cannot be forged, and no
+ * socket, path or environment is needed: it works in a chroot, in another mount or network namespace
+ * and after setuid.  FUSE carries a "restricted" ioctl only on regular files and directories, not on
+ * O_PATH descriptors, FIFOs, sockets or devices, and with a size that the request number encodes:
+ * 0 to 16,383 bytes.
+ *
+ * Every message is one struct of a fixed size that begins with struct k42_header.  The sender must
+ * fill in `version` and `length`; the receiver must check both against what it knows:
+ *
+ *   size in the ioctl number or `length` is not the struct's    EMSGSIZE
+ *   version unknown                                             EPROTONOSUPPORT
+ *   a reserved field or an unknown flag is not 0                EINVAL
+ *   request number unknown                                      ENOTTY
+ *
+ * On error nothing has changed and the answer has no contents.  A message carries tokens, never state
+ * (K42 sent the client state marshalled in a 512-byte buffer, which an open directory overran).
+ *
+ * File systems that are not k42fs answer ENOTTY (or ENOSYS, EOPNOTSUPP, EINVAL, EBADF): a shim must
+ * take any error as "not ours, or nobody there" and go on with the call that it was about to make.
+ * It must not trust an answer either: a header that does not check is treated as an error.
+ */
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define K42_PROTOCOL_VERSION 1
+
+struct k42_header {
+        uint16_t version; /* K42_PROTOCOL_VERSION */
+        uint16_t length;  /* sizeof the whole message */
+        uint32_t flags;   /* none are defined: 0 */
+};
+
+/*
+ * LAZY_REOPEN: "I have touched this descriptor; give me a handle of my own."
+ *
+ * Sent by the shim in the process that owns the descriptor, at the first operation on a descriptor
+ * that it inherited over fork or exec, received over a socket, or does not know.  Never sent for a descriptor
+ * that the process itself opened through the shim, nor by the parent after its own fork.
+ *
+ * The daemon finds the description behind the descriptor, and gives the *calling process* an object
+ * handle: its own xhandle, client data and counters, rights that are a subset of the parent handle's,
+ * and the parent handle as lineage.  It is idempotent: a process that has a handle on this
+ * description already (because it opened it, or touched it before, on whichever descriptor) gets the
+ * same token again.
+ *
+ * `parent` is the token that the sender's parent process had for this descriptor, as far as the
+ * sender knows (it inherited the shim's memory), else 0.  It is a hint: if it does not name a handle
+ * on this very description, living or left behind, the daemon uses the nearest ancestor process that
+ * has or had one, else the process that opened the description.
+ *
+ * Valid replies: 0 and the struct with `token`, `parent` (the handle that was taken as parent, 0 if
+ * the token is the opener's) and `sharing` filled in; EACCES if the parent handle has no DUPLICATE
+ * right; ENOMEM, ENFILE; the errors above.
+ */
+struct k42_lazy_reopen {
+        struct k42_header header;
+        uint64_t parent;    /* in: hint; out: the parent handle */
+        uint64_t token;     /* in: 0; out: the caller's xhandle */
+        uint32_t sharing;   /* in: 0; out: enum k42_sharing */
+        uint32_t rights;    /* in: 0; out: RIGHT_* bits of the new handle, for its owner */
+        uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct k42_lazy_reopen) == 64, "the kernel carries this in one small message");
+
+enum k42_sharing {
+        K42_SHARING_LAZY_INIT  = 0, /* undecided: nobody else has touched the description yet */
+        K42_SHARING_NON_SHARED = 1,
+        K42_SHARING_SHARED     = 2,
+};
+
+#define K42_IOC_LAZY_REOPEN _IOWR('K', 0xa0, struct k42_lazy_reopen)
+
+/*
+ * IDENTIFY: "Which description is behind this descriptor?"
+ *
+ * Sent by k42ctl check, on a copy of somebody's descriptor.  Changes nothing and gives nobody a
+ * handle.  Valid replies: 0 and the struct filled in; the errors above.
+ */
+struct k42_identify {
+        struct k42_header header;
+        uint64_t description; /* out: id of the description */
+        uint64_t opener;      /* out: token that the opener was given, living or not */
+        int32_t opener_pid;   /* out: the opener's process id, 0 if unknown */
+        uint32_t handles;     /* out: handles on the description now */
+        uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct k42_identify) == 64, "the kernel carries this in one small message");
+
+#define K42_IOC_IDENTIFY _IOWR('K', 0xa1, struct k42_identify)
+
+/*
+ * WHERE: "Where is this mount's state directory?"
+ *
+ * Sent by k42ctl on a descriptor of any file or directory of the mount.  Valid replies: 0 and the
+ * absolute path, NUL-terminated; the errors above.  The path tells nothing that needs protection: the
+ * control socket in it checks its peers.
+ */
+#define K42_WHERE_PATH_MAX 1008
+struct k42_where {
+        struct k42_header header;
+        int32_t worker_pid; /* out */
+        int32_t reserved;
+        char state_dir[K42_WHERE_PATH_MAX]; /* out */
+};
+_Static_assert(sizeof(struct k42_where) == 1024, "fixed");
+
+#define K42_IOC_WHERE _IOWR('K', 0xa2, struct k42_where)
+
+#ifdef __cplusplus
+}
+#endif

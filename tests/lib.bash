@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What the bats files share.  Load it with `load lib` (or `load ../lib`).
+#
+#   K42_BUILD      the build tree to test (default: ./build beside this folder)
+#   K42_IO         io class for the mounts, if a test does not say (default: auto)
+#
+# A test calls k42_scratch in setup() and k42_cleanup in teardown(); everything else is in between.
+# k42_cleanup fails the test when something is left: a mount, a process, a state directory, or a line
+# in a daemon's log that the test did not announce with k42_expect_log.
+
+bats_require_minimum_version 1.5.0
+
+K42_TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+K42_TOP=$(dirname "$K42_TESTS")
+K42_BUILD=$(cd "${K42_BUILD:-$K42_TOP/build}" && pwd)
+K42FS=$K42_BUILD/fusefs/k42fs
+K42CTL=$K42_BUILD/ctl/k42ctl
+K42RUN=$K42_BUILD/ctl/k42run
+K42SHIM=$K42_BUILD/shim/libk42shim.so
+export K42_TESTS K42_TOP K42_BUILD K42FS K42CTL K42RUN K42SHIM
+
+# Makes $S, a scratch directory on a real file system, with $S/src (the backing directory), $S/mnt,
+# and $S/state (not made yet: the daemon makes it).
+k42_scratch() {
+    S=$(mktemp -d "${K42_SCRATCH:-/var/tmp}/k42test.XXXXXX")
+    chmod 755 "$S"
+    mkdir "$S/src" "$S/mnt"
+    K42_DAEMONS=()
+    K42_EXPECTED_LOG=()
+    export S
+}
+
+# k42_skip_unless_fuse: SKIPs, and says why, on a machine that cannot mount.
+k42_skip_unless_fuse() {
+    [ -c /dev/fuse ] || skip "no /dev/fuse on this machine"
+    [ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || skip "no fusermount3 and not root"
+}
+
+# k42_mount [-o OPTIONS] [SOURCE [MOUNTPOINT [STATE]]]: starts a daemon in the foreground with its log in
+# $S/log.N, and returns when the mount answers.  Its pid is in $K42_PID.
+k42_mount() {
+    local opts="" n=${#K42_DAEMONS[@]}
+    if [ "${1:-}" = -o ]; then opts=,$2; shift 2; fi
+    local src=${1:-$S/src} mnt=${2:-$S/mnt} state=${3:-$S/state}
+    [ -n "${K42_IO:-}" ] && [[ $opts != *,io=* ]] && opts+=,io=$K42_IO
+    timeout -k 5 "${K42_DAEMON_TIMEOUT:-900}" "$K42FS" -f -o "state=$state$opts" "$src" "$mnt" \
+        2>"$S/log.$n" </dev/null 3>&- &
+    local keeper=$! i
+    K42_DAEMONS+=("$keeper:$mnt:$S/log.$n")
+    for ((i = 0; i < 400; i++)); do
+        if mountpoint -q "$mnt" && timeout 5 "$K42CTL" status "$mnt" >/dev/null 2>&1; then
+            K42_PID=$(pgrep -P "$keeper" | head -n 1)
+            export K42_PID
+            return 0
+        fi
+        kill -0 "$keeper" 2>/dev/null || break
+        sleep 0.05
+    done
+    echo "the daemon did not come up:" >&2
+    cat "$S/log.$n" >&2
+    return 1
+}
+
+# k42_umount [MOUNTPOINT]: unmounts and waits until that daemon has ended.
+k42_umount() {
+    local mnt=${1:-$S/mnt} d keeper i
+    timeout 20 umount "$mnt" 2>/dev/null || timeout 20 fusermount3 -u "$mnt" || return 1
+    for d in "${K42_DAEMONS[@]}"; do
+        IFS=: read -r keeper m _ <<<"$d"
+        [ "$m" = "$mnt" ] || continue
+        for ((i = 0; i < 400; i++)); do
+            kill -0 "$keeper" 2>/dev/null || return 0
+            sleep 0.05
+        done
+        echo "the daemon of $mnt did not end" >&2
+        return 1
+    done
+}
+
+# k42_expect_log REGEX: lines of the daemon's log that match are expected by this test.
+k42_expect_log() { K42_EXPECTED_LOG+=("$1"); }
+
+# k42_stat NAME [MOUNTPOINT]: one number of `k42ctl stats --json`, e.g. k42_stat lazy_reopens or
+# k42_stat requests.ioctl.  Absent request kinds are 0.
+k42_stat() {
+    timeout 20 "$K42CTL" stats --json "${2:-$S/mnt}" | python3 -c '
+import json, sys
+v = json.load(sys.stdin)
+for k in sys.argv[1].split("."):
+    v = v.get(k, 0)
+print(v)' "$1"
+}
+
+# k42_counts_zero [MOUNTPOINT]: waits until nobody holds anything any more (the exit of a process and
+# RELEASE are asynchronous); fails with the stats if that does not come.
+k42_counts_zero() {
+    local i
+    for ((i = 0; i < 100; i++)); do
+        if [ "$(k42_stat handles "$@")" = 0 ] && [ "$(k42_stat descriptions "$@")" = 0 ]; then
+            return 0
+        fi
+        sleep 0.1
+    done
+    "$K42CTL" stats "${1:-$S/mnt}" >&2
+    "$K42CTL" list "${1:-$S/mnt}" >&2
+    return 1
+}
+
+# k42_check [MOUNTPOINT]: P6, `k42ctl check` finds no difference.
+k42_check() { timeout 60 "$K42CTL" check "${1:-$S/mnt}"; }
+
+# Ends and checks everything; call it in teardown().
+k42_cleanup() {
+    local d keeper mnt log i bad=0 line re known
+    cd /
+    for d in "${K42_DAEMONS[@]}"; do
+        IFS=: read -r keeper mnt log <<<"$d"
+        if kill -0 "$keeper" 2>/dev/null; then
+            timeout 10 umount "$mnt" 2>/dev/null || timeout 10 fusermount3 -u "$mnt" 2>/dev/null ||
+                { umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"; }
+            for ((i = 0; i < 200; i++)); do kill -0 "$keeper" 2>/dev/null || break; sleep 0.05; done
+            if kill -0 "$keeper" 2>/dev/null; then
+                echo "LEFT: the daemon of $mnt did not end after umount" >&2
+                pkill -KILL -P "$keeper"; kill -KILL "$keeper" 2>/dev/null; bad=1
+            fi
+        fi
+        wait "$keeper" 2>/dev/null
+        if grep -qs " $mnt fuse" /proc/mounts; then
+            echo "LEFT: $mnt is still mounted" >&2; bad=1
+            umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
+        fi
+        while IFS= read -r line; do
+            known=
+            for re in "${K42_EXPECTED_LOG[@]}"; do [[ $line =~ $re ]] && known=1; done
+            [ -n "$known" ] || { echo "UNEXPECTED in the daemon's log: $line" >&2; bad=1; }
+        done <"$log"
+    done
+    if [ -e "$S/state" ] && [ -z "${K42_STATE_STAYS:-}" ]; then
+        echo "LEFT: the state directory: $(ls -A "$S/state" | tr '\n' ' ')" >&2; bad=1
+    fi
+    rm -rf --one-file-system "$S"
+    return $bad
+}
