@@ -45,7 +45,8 @@ int client_table_new(client_exited_fn exited, void *data, struct client_table **
 
 /* Stops the watcher; all clients must have been given back.  NULL is ignored. */
 void client_table_free(struct client_table *table);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct client_table, client_table_free)
+typedef struct client_table K42ClientTable; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42ClientTable, client_table_free)
 
 /* The client of thread `tid`, made when it is new; a reference is passed to the caller.  Never fails
  * for want of information: what /proc does not tell is left empty.  Returns 0 or -ENOMEM.  For a
@@ -66,7 +67,8 @@ uint32_t client_table_count(struct client_table *table);
 
 struct client *client_ref(struct client *client);
 void client_unref(struct client *client);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct client, client_unref)
+typedef struct client K42Client; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Client, client_unref)
 
 const struct client_info *client_info(const struct client *client);
 

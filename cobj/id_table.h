@@ -32,7 +32,8 @@ struct id_table *id_table_new(uint32_t first, uint32_t limit);
 
 /* Frees the table, not the objects; NULL is ignored. */
 void id_table_unref(struct id_table *table);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct id_table, id_table_unref)
+typedef struct id_table K42IdTable; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42IdTable, id_table_unref)
 
 /* Gives `object` (not NULL) an id.  Returns 0, -ENFILE when `limit` ids are in use, or -ENOMEM. */
 int id_table_alloc(struct id_table *table, void *object, uint64_t *ret_id);

@@ -65,7 +65,8 @@ struct journal;
  * and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated), nothing left behind. */
 int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
 void journal_free(struct journal *journal); /* unmaps; the file stays.  NULL is ignored */
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct journal, journal_free)
+typedef struct journal K42Journal; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Journal, journal_free)
 
 /* Puts one record in (`commit` is ignored).  When it returns the record is committed.  Any thread;
  * waits only while the ring is full and never fails. */

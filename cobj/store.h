@@ -50,7 +50,8 @@ int store_open(const struct store_config *config, struct store **ret_store, char
 
 /* Drains, stops the writer, closes.  NULL is ignored. */
 void store_close(struct store *store);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct store, store_close)
+typedef struct store K42Store; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Store, store_close)
 
 /* Returns when everything that was in the journal at the time of the call, and the present counters
  * and sharing of all living handles, are in the database.  Returns 0 or -errno. */

@@ -88,9 +88,9 @@ struct server_object_ops {
         int (*give_access_set_client_data)(struct server_object *object, struct client *client,
                                            access_rights match, access_rights nomatch,
                                            const void *how, struct object_handle *ret_handle);
-        /* The xobj's last act: frees `data`.  No lock held. */
-        void (*being_freed)(struct server_object *object, xhandle token, struct client *client,
-                            struct client_data *data);
+        /* The xobj's last act: frees its client data.  The token is stale already; everything else of
+         * the xobj can still be read.  No lock held. */
+        void (*being_freed)(struct server_object *object, const struct xobj *xobj);
         /* The object's last client is gone.  No lock held; may be NULL. */
         void (*exported_xobject_list_empty)(struct server_object *object);
         /* Reference counting of whatever the server object is embedded in. */
@@ -125,7 +125,8 @@ struct cobj_observer {
 int cobj_new(const struct cobj_observer *observer, struct cobj **ret_cobj);
 /* All handles must be gone.  NULL is ignored. */
 void cobj_free(struct cobj *cobj);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct cobj, cobj_free)
+typedef struct cobj K42Cobj; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Cobj, cobj_free)
 
 struct client_table *cobj_clients(struct cobj *cobj);
 uint32_t cobj_handle_count(struct cobj *cobj);
@@ -150,7 +151,8 @@ int xhandle_trans(struct cobj *cobj, xhandle token, const struct client *caller,
 
 struct xobj *xobj_ref(struct xobj *xobj);
 void xobj_unref(struct xobj *xobj);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct xobj, xobj_unref)
+typedef struct xobj K42Xobj; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Xobj, xobj_unref)
 
 xhandle xobj_token(const struct xobj *xobj);
 struct server_object *xobj_object(const struct xobj *xobj);

@@ -19,7 +19,8 @@ int state_dir_open(const char *path, const char *mountpoint, struct state_dir **
 
 /* Removes our files and, if we made it, the directory; NULL is ignored. */
 void state_dir_remove(struct state_dir *dir);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct state_dir, state_dir_remove)
+typedef struct state_dir K42StateDir; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42StateDir, state_dir_remove)
 
 const char *state_dir_path(const struct state_dir *dir); /* absolute */
 int state_dir_fd(const struct state_dir *dir);           /* of the directory, borrowed */

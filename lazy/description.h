@@ -16,7 +16,8 @@
  * The backing descriptor is closed with the last reference; but description_release() ends all the
  * handles, so that is right after RELEASE.
  *
- * Lock order: description.lock is a leaf: no other lock is taken, and no system call made, under it.
+ * Locks: description.lock is a leaf: no other lock is taken, and no system call made, under it.
+ * reopen_lock is taken before it and before the locks of the COBJ layer.
  */
 #include <glib.h>
 #include <stdatomic.h>
@@ -40,7 +41,8 @@ struct description {
         xhandle opener;               /* token of the first handle; constant once the open is answered */
         pid_t opener_pid;             /* process id; constant likewise */
 
-        GMutex dir_lock; /* directories: serialises lseek + getdents64 on fd; taken by readdir only */
+        GMutex dir_lock;    /* directories: serialises lseek + getdents64 on fd; taken by readdir only */
+        GMutex reopen_lock; /* one lazy_reopen() at a time: a process gets one handle, not two */
 
         atomic_int refs;
         GMutex lock;
@@ -53,14 +55,17 @@ struct description {
 struct open_client_data {
         struct client_data base; /* must be first */
         struct description *description; /* a reference */
-        struct xobj *xobj;               /* borrowed; valid while linked */
-        GList link;                      /* in description.handles, under its lock */
+        struct client *client;           /* borrowed from the xobj; constant */
+        xhandle token;                   /* XHANDLE_NONE until the handle is given; under lock */
+        GList link;                      /* in description.handles, under lock */
+        bool linked;                     /* it is; under lock */
 };
 
 /* The open descriptions of one mount.  Returns 0 or -errno. */
 int lazy_new(struct cobj *cobj, struct lazy **ret_lazy);
 void lazy_free(struct lazy *lazy); /* no description may be left; NULL is ignored */
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct lazy, lazy_free)
+typedef struct lazy K42Lazy; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Lazy, lazy_free)
 
 struct cobj *lazy_cobj(struct lazy *lazy);
 uint32_t lazy_description_count(struct lazy *lazy);
@@ -86,12 +91,17 @@ int description_open(struct lazy *lazy, struct server_object *object,
  * behind, and the kernel's reference. */
 void description_release(struct description *description);
 
+/* The mount is gone without a RELEASE for each open file (abort, lazy unmount): releases whatever the
+ * kernel still had.  No request may be under way. */
+void lazy_release_all(struct lazy *lazy);
+
 /* The description behind fi->fh, or NULL.  No reference: see above for why a request needs none. */
 struct description *description_from_fh(struct lazy *lazy, uint64_t fh);
 
 struct description *description_ref(struct description *description);
 void description_unref(struct description *description);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct description, description_unref)
+typedef struct description K42Description; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Description, description_unref)
 
 /* Accounts one read or write of `bytes` that thread `tid` made through the description: to the
  * handle of its process if that has one, else to the first handle.  No system call. */
@@ -106,5 +116,4 @@ struct open_how {
 int description_give_access_set_client_data(struct server_object *object, struct client *client,
                                             access_rights match, access_rights nomatch,
                                             const void *how, struct object_handle *ret_handle);
-void description_being_freed(struct server_object *object, xhandle token, struct client *client,
-                             struct client_data *data);
+void description_being_freed(struct server_object *object, const struct xobj *xobj);

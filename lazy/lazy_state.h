@@ -39,7 +39,8 @@ struct lazy_holder {
 struct lazy_state *lazy_state_new(access_rights full); /* NULL if out of memory */
 struct lazy_state *lazy_state_ref(struct lazy_state *state);
 void lazy_state_unref(struct lazy_state *state);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct lazy_state, lazy_state_unref)
+typedef struct lazy_state K42LazyState; /* for g_autoptr() only */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42LazyState, lazy_state_unref)
 
 /* Leaves access behind.  Returns 0, or -ENOMEM if it was not possible (the lineage is then poorer;
  * rights that had been restricted are remembered as a bound for everybody instead). */

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * LAZY_REOPEN and IDENTIFY: what the daemon does with the shim's messages.  lazy/protocol.h is the
+ * specification.
+ *
+ * One re-open at a time on a description (reopen_lock): otherwise two threads of one process that
+ * touch a descriptor at the same moment would get a handle each.
+ */
+#include "lazy/lazy_reopen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lazy/lazy_private.h"
+#include "lazy/lazy_state.h"
+
+/* How far up the process tree somebody who had the description is looked for. */
+#define ANCESTORS_MAX 32
+
+/* What a new handle derives from. */
+struct derivation {
+        xhandle parent;
+        access_rights match, nomatch; /* of the parent */
+};
+
+int k42_header_check(const struct k42_header *header, size_t size, size_t expected)
+{
+        if (size != expected)
+                return -EMSGSIZE;
+        if (header->version != K42_PROTOCOL_VERSION)
+                return -EPROTONOSUPPORT;
+        if (header->length != expected)
+                return -EMSGSIZE;
+        if (header->flags != 0)
+                return -EINVAL;
+        return 0;
+}
+
+static bool all_zero(const uint64_t *words, size_t n)
+{
+        for (size_t i = 0; i < n; i++)
+                if (words[i] != 0)
+                        return false;
+        return true;
+}
+
+/* Takes the living handle `token` as parent, if it is one on this description. */
+static bool derive_from_living(struct description *d, xhandle token, struct derivation *ret)
+{
+        g_autoptr(K42Xobj) xobj = NULL;
+        const struct open_client_data *data;
+
+        if (token == XHANDLE_NONE ||
+            xhandle_trans(d->lazy->cobj, token, NULL, RIGHTS_NONE, &xobj) < 0)
+                return false;
+        data = (const struct open_client_data *)xobj_client_data(xobj);
+        if (data->description != d)
+                return false;
+        ret->parent = token;
+        xobj_get_rights(xobj, &ret->match, &ret->nomatch);
+        return true;
+}
+
+static void derive_from_holder(const struct lazy_holder *holder, struct derivation *ret)
+{
+        *ret = (struct derivation){
+                .parent = holder->token,
+                .match = holder->match,
+                .nomatch = holder->nomatch,
+        };
+}
+
+static bool derive_from_token(struct description *d, xhandle token, struct derivation *ret)
+{
+        struct lazy_holder holder;
+
+        if (derive_from_living(d, token, ret))
+                return true;
+        if (token == XHANDLE_NONE || !lazy_state_find_token(d->left, token, &holder))
+                return false;
+        derive_from_holder(&holder, ret);
+        return true;
+}
+
+/* Takes what process `pid` has, or left, on this description as parent. */
+static bool derive_from_process(struct description *d, pid_t pid, struct derivation *ret)
+{
+        xhandle token = XHANDLE_NONE;
+        struct lazy_holder holder;
+
+        g_mutex_lock(&d->lock);
+        for (GList *l = d->handles.head; l; l = l->next) {
+                const struct open_client_data *data = l->data;
+
+                if (client_info(data->client)->pid == pid) {
+                        token = data->token;
+                        break;
+                }
+        }
+        g_mutex_unlock(&d->lock);
+        if (derive_from_living(d, token, ret))
+                return true;
+        if (!lazy_state_find_pid(d->left, pid, 0, &holder))
+                return false;
+        derive_from_holder(&holder, ret);
+        return true;
+}
+
+/* The parent process of `pid`, or 0. */
+static pid_t parent_of(pid_t pid)
+{
+        char path[32], text[512];
+        const char *after_comm;
+        ssize_t n;
+        int fd, ppid = 0;
+
+        snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return 0;
+        n = read(fd, text, sizeof text - 1);
+        close(fd);
+        if (n <= 0)
+                return 0;
+        text[n] = '\0';
+        after_comm = strrchr(text, ')'); /* a command's name may contain anything */
+        if (!after_comm || sscanf(after_comm, ") %*c %d", &ppid) != 1)
+                return 0;
+        return ppid;
+}
+
+/* Finds the parent handle for `client`: the one that it names, else the nearest ancestor's, else
+ * the opener's.  Never fails: what is not known is bounded by what must not be exceeded. */
+static void find_derivation(struct description *d, struct client *client, xhandle hint,
+                            struct derivation *ret)
+{
+        pid_t pid = client_info(client)->ppid;
+
+        if (derive_from_token(d, hint, ret))
+                return;
+        for (int i = 0; i < ANCESTORS_MAX && pid > 0; i++) {
+                if (derive_from_process(d, pid, ret))
+                        return;
+                pid = parent_of(pid);
+        }
+        if (derive_from_token(d, d->opener, ret))
+                return;
+        ret->parent = d->opener;
+        ret->match = lazy_state_bound(d->left);
+        ret->nomatch = ret->match & RIGHT_DUPLICATE;
+}
+
+static bool find_own(struct description *d, struct client *client, struct derivation *ret,
+                     enum sharing *ret_sharing, xhandle *ret_token)
+{
+        xhandle token = XHANDLE_NONE;
+        g_autoptr(K42Xobj) xobj = NULL;
+
+        g_mutex_lock(&d->lock);
+        for (GList *l = d->handles.head; l; l = l->next) {
+                const struct open_client_data *data = l->data;
+
+                if (data->client == client) {
+                        token = data->token;
+                        break;
+                }
+        }
+        g_mutex_unlock(&d->lock);
+        if (token == XHANDLE_NONE ||
+            xhandle_trans(d->lazy->cobj, token, client, RIGHTS_NONE, &xobj) < 0)
+                return false;
+        ret->parent = xobj_client_data(xobj)->parent;
+        xobj_get_rights(xobj, &ret->match, &ret->nomatch);
+        *ret_sharing = (enum sharing)atomic_load(&xobj_client_data(xobj)->sharing);
+        *ret_token = token;
+        return true;
+}
+
+/* Under d->reopen_lock. */
+static int locked_reopen(struct description *d, struct client *client, xhandle hint,
+                         struct derivation *ret, enum sharing *ret_sharing, xhandle *ret_token)
+{
+        struct derivation from;
+        struct object_handle oh;
+        struct open_how how = {.description = d};
+        int r;
+
+        if (find_own(d, client, ret, ret_sharing, ret_token))
+                return 0;
+        find_derivation(d, client, hint, &from);
+        if (!(from.nomatch & RIGHT_DUPLICATE))
+                return -EACCES;
+        how.parent = from.parent;
+        r = give_access_by_server(d->object, client, from.match, from.match & from.nomatch, &how,
+                                  &oh);
+        if (r < 0)
+                return r;
+        atomic_fetch_add_explicit(&d->lazy->reopens, 1, memory_order_relaxed);
+        if (!find_own(d, client, ret, ret_sharing, ret_token))
+                return -ESRCH; /* the process has ended between giving and looking */
+        return 0;
+}
+
+int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *message)
+{
+        g_autoptr(K42Client) client = NULL;
+        struct derivation derivation;
+        enum sharing sharing;
+        xhandle token;
+        int r;
+
+        r = k42_header_check(&message->header, sizeof *message, sizeof *message);
+        if (r < 0)
+                return r;
+        if (message->token != 0 || message->sharing != 0 || message->rights != 0 ||
+            !all_zero(message->reserved, G_N_ELEMENTS(message->reserved)))
+                return -EINVAL;
+
+        r = client_table_get(cobj_clients(d->lazy->cobj), tid, &client);
+        if (r < 0)
+                return r;
+        g_mutex_lock(&d->reopen_lock);
+        r = locked_reopen(d, client, message->parent, &derivation, &sharing, &token);
+        g_mutex_unlock(&d->reopen_lock);
+        if (r < 0)
+                return r;
+        message->parent = derivation.parent;
+        message->token = token;
+        message->sharing = (uint32_t)sharing;
+        message->rights = derivation.match;
+        return 0;
+}
+
+int lazy_identify(struct description *d, struct k42_identify *message)
+{
+        int r = k42_header_check(&message->header, sizeof *message, sizeof *message);
+
+        if (r < 0)
+                return r;
+        if (message->description != 0 || message->opener != 0 || message->opener_pid != 0 ||
+            message->handles != 0 || !all_zero(message->reserved, G_N_ELEMENTS(message->reserved)))
+                return -EINVAL;
+        message->description = d->id;
+        message->opener = d->opener;
+        message->opener_pid = d->opener_pid;
+        g_mutex_lock(&d->lock);
+        message->handles = g_queue_get_length(&d->handles);
+        g_mutex_unlock(&d->lock);
+        return 0;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The holders are a small ring, newest last, in an array that grows by doubling up to
+ * LAZY_HOLDERS_MAX and beyond that only for holders that must not be dropped.
+ *
+ * lazy_state.refs is the only thing touched without lazy_state.lock.
+ */
+#include "lazy/lazy_state.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lazy_state {
+        atomic_int refs;
+        access_rights full; /* what the opener had; constant */
+
+        GMutex lock; /* protects what follows */
+        access_rights bound;
+        struct lazy_holder *holders; /* oldest first */
+        unsigned n_holders, room;
+};
+
+struct lazy_state *lazy_state_new(access_rights full)
+{
+        struct lazy_state *state = calloc(1, sizeof *state);
+
+        if (!state)
+                return NULL;
+        atomic_init(&state->refs, 1);
+        g_mutex_init(&state->lock);
+        state->full = full;
+        state->bound = full;
+        return state;
+}
+
+struct lazy_state *lazy_state_ref(struct lazy_state *state)
+{
+        atomic_fetch_add_explicit(&state->refs, 1, memory_order_relaxed);
+        return state;
+}
+
+void lazy_state_unref(struct lazy_state *state)
+{
+        /* The value that the decrement returned decides; reading refs again would be K42's bug. */
+        if (!state || atomic_fetch_sub_explicit(&state->refs, 1, memory_order_acq_rel) != 1)
+                return;
+        g_mutex_clear(&state->lock);
+        free(state->holders);
+        free(state);
+}
+
+/* A holder that can be dropped without anybody getting more rights than its owner had. */
+static bool holder_is_plain(const struct lazy_state *state, const struct lazy_holder *holder)
+{
+        return holder->match == state->full && (holder->nomatch & RIGHT_DUPLICATE);
+}
+
+static void locked_drop_oldest_plain(struct lazy_state *state)
+{
+        for (unsigned i = 0; i < state->n_holders; i++) {
+                if (!holder_is_plain(state, &state->holders[i]))
+                        continue;
+                state->n_holders--;
+                memmove(&state->holders[i], &state->holders[i + 1],
+                        (state->n_holders - i) * sizeof *state->holders);
+                return;
+        }
+}
+
+static int locked_make_room(struct lazy_state *state)
+{
+        struct lazy_holder *holders;
+        unsigned room;
+
+        if (state->n_holders >= LAZY_HOLDERS_MAX)
+                locked_drop_oldest_plain(state);
+        if (state->n_holders < state->room)
+                return 0;
+        room = state->room ? 2 * state->room : 2;
+        holders = reallocarray(state->holders, room, sizeof *holders);
+        if (!holders)
+                return -ENOMEM;
+        state->holders = holders;
+        state->room = room;
+        return 0;
+}
+
+int lazy_give_access(struct lazy_state *state, const struct lazy_holder *holder)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+        int r = locked_make_room(state);
+
+        if (r < 0) {
+                if (!holder_is_plain(state, holder))
+                        state->bound &=
+                                (holder->nomatch & RIGHT_DUPLICATE) ? holder->match : RIGHTS_NONE;
+                return r;
+        }
+        state->holders[state->n_holders++] = *holder;
+        return 0;
+}
+
+bool lazy_state_find_token(struct lazy_state *state, xhandle token, struct lazy_holder *ret_holder)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+
+        for (unsigned i = state->n_holders; i-- > 0;) {
+                if (state->holders[i].token == token) {
+                        *ret_holder = state->holders[i];
+                        return true;
+                }
+        }
+        return false;
+}
+
+bool lazy_state_find_pid(struct lazy_state *state, pid_t pid, uint64_t start_time,
+                         struct lazy_holder *ret_holder)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+
+        for (unsigned i = state->n_holders; i-- > 0;) {
+                const struct lazy_holder *holder = &state->holders[i];
+
+                if (holder->pid == pid && (start_time == 0 || holder->start_time == start_time)) {
+                        *ret_holder = *holder;
+                        return true;
+                }
+        }
+        return false;
+}
+
+access_rights lazy_state_bound(struct lazy_state *state)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+
+        return state->bound;
+}
+
+unsigned lazy_state_holders(struct lazy_state *state)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+
+        return state->n_holders;
+}
