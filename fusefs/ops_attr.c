@@ -9,7 +9,7 @@
 
 /* The descriptor to ask: the open file's, which always works, else the node's. */
 struct attr_fd {
-        struct server_file *borrowed; /* whose node descriptor it is */
+        struct server_file *borrowed; /* whose node descriptor it is; a reference */
         int fd;                       /* or -errno */
         int io_fd;                    /* the open file's, or -1 */
 };
@@ -22,13 +22,16 @@ static struct attr_fd attr_fd(fuse_req_t req, struct server_file *file,
 
         if (description)
                 return (struct attr_fd){.fd = description->fd, .io_fd = description->fd};
-        return (struct attr_fd){.borrowed = file, .fd = node_fd_get(file), .io_fd = -1};
+        return (struct attr_fd){
+                .borrowed = server_file_ref(file), .fd = node_fd_get(file), .io_fd = -1};
 }
 
 static void attr_fd_done(struct attr_fd *at)
 {
         if (at->borrowed && at->fd >= 0)
                 node_fd_put(at->borrowed);
+        if (at->borrowed)
+                server_file_unref(at->borrowed);
 }
 #define ATTR_FD(name, ...)                                                                         \
         __attribute__((cleanup(attr_fd_done))) struct attr_fd name = attr_fd(__VA_ARGS__)
