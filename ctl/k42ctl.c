@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <locale.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,38 +16,6 @@
 static const struct verb *const verbs[] = {
         &verb_list, &verb_tree, &verb_show, &verb_stats, &verb_status, &verb_check, &verb_umount,
 };
-
-static void complain(const char *format, va_list args)
-{
-        g_autofree char *line = g_strdup_vprintf(format, args);
-        g_autofree char *escaped = print_escape(line);
-
-        fprintf(stderr, "k42ctl: %s\n", escaped);
-}
-
-void ctl_complain(const char *format, ...)
-{
-        va_list args;
-
-        va_start(args, format);
-        complain(format, args);
-        va_end(args);
-}
-
-int ctl_usage_error(const char *verb, const char *format, ...)
-{
-        g_autofree char *what = NULL;
-        va_list args;
-
-        va_start(args, format);
-        what = g_strdup_vprintf(format, args);
-        va_end(args);
-        if (verb)
-                ctl_complain("%s: %s (see 'k42ctl help %s')", verb, what, verb);
-        else
-                ctl_complain("%s (see 'k42ctl help')", what);
-        return EXIT_USAGE;
-}
 
 static const struct verb *find_verb(const char *name)
 {
