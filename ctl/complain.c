@@ -8,7 +8,7 @@
 #include "ctl/print.h"
 #include "ctl/verbs.h"
 
-static void complain(const char *format, va_list args)
+static G_GNUC_PRINTF(1, 0) void complain(const char *format, va_list args)
 {
         g_autofree char *line = g_strdup_vprintf(format, args);
         g_autofree char *escaped = print_escape(line);

@@ -258,7 +258,7 @@ static void test_tree_deep(void)
 {
         enum { DEEP = 20000 };
         g_autoptr(JsonArray) rows = json_array_new();
-        g_autoptr(GString) text = g_string_new(NULL), json = g_string_new(NULL);
+        g_autoptr(GString) json = g_string_new(NULL);
 
         for (int i = 1; i <= DEEP; i++) {
                 JsonObject *row = json_object_new();

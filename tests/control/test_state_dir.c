@@ -262,12 +262,14 @@ static void test_race(struct fixture *f, const void *data)
 {
         GThread *threads[4];
         GLogFunc old = g_log_set_default_handler(ignore_log, NULL);
+        GLogLevelFlags fatal = g_log_set_always_fatal(G_LOG_LEVEL_ERROR | G_LOG_FLAG_FATAL);
         unsigned had = 0;
 
         for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
                 threads[i] = g_thread_new("race", start_and_end, f->path);
         for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
                 had += GPOINTER_TO_UINT(g_thread_join(threads[i]));
+        g_log_set_always_fatal(fatal);
         g_log_set_default_handler(old, NULL);
         g_assert_cmpuint(had, >, 0);
 }
