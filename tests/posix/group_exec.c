@@ -36,6 +36,7 @@ static void exec_it(struct run *r, void *data)
 
         if (job->out >= 0)
                 dup2(job->out, STDOUT_FILENO);
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
         if (job->fd >= 0)
                 fexecve(job->fd, job->argv, environment);
         else

@@ -291,6 +291,7 @@ void group_open_names(struct run *r)
                                 rec_fstat(r, fd);
                         close(fd);
                         unlink("dir/x");
+                        unlink("dir/absent");
                 }
         }
         open_long_names(r);

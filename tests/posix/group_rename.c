@@ -40,12 +40,14 @@ static void make(struct run *r, const char *where, const char *kind)
 static void clear(const char *where)
 {
         char path[64], inner[80];
+        struct stat st;
         size_t i;
 
         for (i = 0; i < N_ELEMENTS(kinds); i++) {
                 snprintf(path, sizeof path, "%s/%s", where, kinds[i]);
                 snprintf(inner, sizeof inner, "%s/in", path);
-                if (strcmp(kinds[i], "dirlink") != 0)
+                /* not through a symbolic link, wherever an exchange has left it */
+                if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
                         unlink(inner);
                 if (unlink(path) < 0)
                         rmdir(path);
