@@ -58,7 +58,7 @@ settled() {
     t r dir 1
     for ((i = 0; i < 50; i++)); do t r next 1 100; done
     child c
-    grep -c '0x4b, 0xa0' "$S/trace" && false
+    run ! grep '0x4b, 0xa0' "$S/trace"
     mark
     t c touch 0 1
     t c next 1 200
@@ -152,12 +152,9 @@ entries() {
 @test "q4: an open directory goes over fork: every entry exactly once, in the right order" {
     mkdir "$S/src/big"
     make_files 10000 "$S/src/big"
-    find "$S/src/big" -maxdepth 0 >/dev/null
     python3 -c '
-import ctypes, os, sys
-fd = os.open(sys.argv[1], os.O_RDONLY)
-names = set(os.listdir(sys.argv[1])) | {".", ".."}
-print("\n".join(sorted(names)))' "$S/src/big" >"$S/all"
+import os, sys
+print("\n".join(sorted(os.listdir(sys.argv[1]) + [".", ".."])))' "$S/src/big" >"$S/all"
     start_touch env
     t r path "$S/src/big" dir
     t r dir 0
