@@ -29,7 +29,7 @@
 #include <string.h>
 #include <time.h>
 
-#define IDLE_US        (3600 * G_USEC_PER_SEC)
+#define IDLE_US        (G_GINT64_CONSTANT(3600) * G_USEC_PER_SEC)
 #define GATHER_US      (200 * 1000)
 #define COMMIT_WAIT_US (10 * 1000) /* for a record that is reserved and not committed */
 #define BUSY_WAIT_US   (20 * 1000)
