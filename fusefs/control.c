@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <glib-unix.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -61,7 +62,8 @@ struct connection {
         struct json_text answer;
         size_t sent;
         bool quit;
-        int64_t last; /* monotonic µs; TOTAL_US after the request */
+        int64_t last;     /* monotonic µs; TOTAL_US after the request */
+        atomic_bool lent; /* to the pool: says who may touch the rest */
         GSource *io, *deadline;
         GSource *done; /* made by the pool's thread, the last thing that it does */
 };
@@ -169,6 +171,8 @@ static gboolean on_done(void *data)
 {
         struct connection *connection = data;
 
+        if (atomic_load(&connection->lent))
+                return G_SOURCE_CONTINUE;
         drop_source(&connection->done);
         start_writing(connection);
         return G_SOURCE_CONTINUE;
@@ -180,12 +184,15 @@ static void serve(void *task, void *data)
         struct control *control = data;
         GSource *done;
 
+        if (!atomic_load(&connection->lent))
+                return;
         connection->quit = control_serve(control->mount, &connection->peer, connection->request,
                                          connection->length, &connection->answer);
         done = g_idle_source_new();
         g_source_set_priority(done, G_PRIORITY_DEFAULT);
         g_source_set_callback(done, on_done, connection, NULL);
         connection->done = done;
+        atomic_store(&connection->lent, false);
         /* the main thread may run it, and free the connection, before this returns */
         g_source_ref(done);
         g_source_attach(done, control->context);
@@ -205,6 +212,7 @@ static void request_complete(struct connection *connection, size_t length)
         drop_source(&connection->io);
         g_source_set_ready_time(connection->deadline, -1);
         connection->length = length;
+        atomic_store(&connection->lent, true);
         /* GThreadPool keeps a task when it cannot start a thread for it */
         g_thread_pool_push(connection->control->pool, connection, NULL);
 }
