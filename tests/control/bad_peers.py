@@ -13,8 +13,8 @@ PATH = sys.argv[1]
 
 def connect():
     s = socket.socket(socket.AF_UNIX)
+    s.connect(PATH)  # blocks while the queue is full
     s.settimeout(20)
-    s.connect(PATH)
     return s
 
 
