@@ -466,20 +466,20 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
     [ "$status" = 1 ]
     [[ $output == "k42fs: $S/state: "*busy* ]]
     ctl status "$S/mnt" >/dev/null
-    k42_umount
+    ctl umount "$S/mnt"
 
     long=$S/$(printf 'n%.0s' {1..200})
     k42_mount "$S/src" "$S/mnt" "$long"
     [ -S "$long/control" ]
     ctl status --json "$S/mnt" | L="$long" json 'import os; assert v["state_dir"] == os.environ["L"]'
     ctl status --state "$long" >/dev/null
-    k42_umount
+    ctl umount "$S/mnt"
     [ ! -e "$long" ]
 
     mkdir -m 750 "$S/kept"
     echo mine >"$S/kept/mine"
     k42_mount "$S/src" "$S/mnt" "$S/kept"
-    k42_umount
+    ctl umount "$S/mnt"
     [ "$(ls -A "$S/kept")" = mine ]
     [ "$(stat -c %a "$S/kept")" = 750 ]
 }
