@@ -49,6 +49,7 @@ struct control {
         GSource *pause;
         bool pause_told;
         GQueue connections;
+        atomic_uint at_work;                    /* tasks that the pool has not done */
         char *device_link, *device_link_parent; /* NULL: not made */
 };
 
@@ -197,6 +198,7 @@ static void serve(void *task, void *data)
         g_source_ref(done);
         g_source_attach(done, control->context);
         g_source_unref(done);
+        atomic_fetch_sub(&control->at_work, 1);
 }
 
 /* ---- reading ---- */
@@ -213,6 +215,7 @@ static void request_complete(struct connection *connection, size_t length)
         g_source_set_ready_time(connection->deadline, -1);
         connection->length = length;
         atomic_store(&connection->lent, true);
+        atomic_fetch_add(&connection->control->at_work, 1);
         /* GThreadPool keeps a task when it cannot start a thread for it */
         g_thread_pool_push(connection->control->pool, connection, NULL);
 }
@@ -491,6 +494,8 @@ void control_stop(struct control *control)
         /* requests that no thread has begun are dropped, the others are waited for */
         if (control->pool)
                 g_thread_pool_free(control->pool, TRUE, TRUE);
+        if (atomic_load(&control->at_work) > 0)
+                g_debug("control: %u requests were not begun", atomic_load(&control->at_work));
         while (control->connections.head)
                 connection_free(control->connections.head->data);
         remove_device_link(control);
