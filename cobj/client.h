@@ -37,11 +37,14 @@ struct client_info {
         uint64_t start_time; /* field 22 of /proc/PID/stat, clock ticks since boot; 0 if unknown */
 };
 
-/* Told when a client's process has ended, from the watcher's thread, no lock held. */
-typedef void (*client_exited_fn)(struct client *client, void *data);
+/* Told once when a client is first made, by the thread that asked for it, and once when its process
+ * has ended, by whoever notices, mostly the watcher.  No lock is held but, for the first, the one that
+ * makes clients one after the other. */
+typedef void (*client_notice_fn)(struct client *client, void *data);
 
 /* Starts the watcher thread.  Returns 0, or -errno with nothing left behind. */
-int client_table_new(client_exited_fn exited, void *data, struct client_table **ret_table);
+int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *data,
+                     struct client_table **ret_table);
 
 /* Stops the watcher; all clients must have been given back.  NULL is ignored. */
 void client_table_free(struct client_table *table);

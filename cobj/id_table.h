@@ -38,6 +38,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42IdTable, id_table_unref)
 /* Gives `object` (not NULL) an id.  Returns 0, -ENFILE when `limit` ids are in use, or -ENOMEM. */
 int id_table_alloc(struct id_table *table, void *object, uint64_t *ret_id);
 
+/* The same in two steps, for an object that has to know its id before anybody can find it: the id
+ * resolves to NULL until it is published. */
+int id_table_reserve(struct id_table *table, uint64_t *ret_id);
+void id_table_publish(struct id_table *table, uint64_t id, void *object);
+/* Gives back an id that was reserved and not published. */
+void id_table_unreserve(struct id_table *table, uint64_t id);
+
 /* The object of `id`, or NULL if the id is stale, forged or 0.  Lock-free. */
 void *id_table_get(struct id_table *table, uint64_t id);
 

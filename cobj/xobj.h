@@ -149,6 +149,10 @@ int give_access_internal(struct cobj *cobj, struct server_object *object, struct
 int xhandle_trans(struct cobj *cobj, xhandle token, const struct client *caller,
                   access_rights needed, struct xobj **ret_xobj);
 
+/* As above, for the server's own purposes: without a caller and without a check of rights.  NULL if
+ * the token is stale. */
+struct xobj *cobj_get_xobj(struct cobj *cobj, xhandle token);
+
 struct xobj *xobj_ref(struct xobj *xobj);
 void xobj_unref(struct xobj *xobj);
 typedef struct xobj K42Xobj; /* for g_autoptr() only */

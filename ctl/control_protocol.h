@@ -11,7 +11,10 @@
  * A request must not be longer than CONTROL_REQUEST_MAX bytes.  Verbs, their args and results:
  *
  *   list     {}                  -> [ HANDLE, … ]: the rows of the SQL view open_handles, in its
- *                                   order; the keys are its columns (the contract in DESIGN section 7)
+ *                                   order; the keys are its columns (the contract in DESIGN section 7).
+ *                                   With {"identity":true} each row has two more: "description", the id
+ *                                   that IDENTIFY gives (lazy/protocol.h), and "inode"; null in a row
+ *                                   whose handle has just ended
  *   show     {"handle":"I.G"}    -> HANDLE and "children":[HANDLE,…], "ancestors":[HANDLE or {"handle":…},…]
  *   stats    {}                  -> the stats object
  *   status   {}                  -> the status object
@@ -29,5 +32,14 @@
  * 32 hex digits of the SHA-256 of the path.  Free with g_free(). */
 char *control_state_id(const char *mountpoint);
 
+/* The directory that has the default state directories of user `uid`; free with g_free(). */
+char *control_state_parent(unsigned uid);
+
 /* The default state directory of a mount point of user `uid`; free with g_free(). */
 char *control_default_state_dir(const char *mountpoint, unsigned uid);
+
+/* A symbolic link to the state directory of the mount with this device number, made by a daemon that
+ * runs as `uid` (beside the default state directories, even when its own is elsewhere).  With it
+ * k42ctl finds a daemon by /proc/self/mountinfo alone: no request to the mount, which would count
+ * itself and could hang.  No ID begins with '@'.  Free with g_free(). */
+char *control_device_link(unsigned uid, unsigned dev_major, unsigned dev_minor);

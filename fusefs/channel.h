@@ -35,9 +35,10 @@ struct channel_request {
         bool tmpfile;      /* a CREATE that was a TMPFILE: no name, O_TMPFILE */
 };
 
-/* Puts the channel between `se` (mounted) and its descriptor.  `ready` is called once, from a serving
- * thread, when the kernel has taken the INIT reply.  Returns 0 or -errno. */
-int channel_new(struct fuse_session *se, void (*ready)(void *data), void *data,
+/* Puts the channel between `se` and `fd`, the /dev/fuse descriptor of a mount, which the session owns
+ * from then on.  `ready` is called once, from a serving thread, when the kernel has taken the INIT
+ * reply.  Returns 0 or -errno. */
+int channel_new(struct fuse_session *se, int fd, void (*ready)(void *data), void *data,
                 struct channel **ret_channel);
 void channel_free(struct channel *channel); /* after the session's end; NULL is ignored */
 

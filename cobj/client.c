@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The client table.
+ *
+ * Two hash maps under one lock: process id → living client, and thread id → client, the cache. Both
+ * chain through the entries themselves, so that nothing on a request's path can abort for want of
+ * memory.  /proc is read, and pidfds are opened, with no lock held; two threads that make the same
+ * client at once notice at the end, and one of them throws its own away.  A client is told of
+ * (`appeared`) before anybody can find it, so the journal has it before its first handle.
+ *
+ * The end of a client is whoever flips `alive` first: the watcher (its pidfd became readable), a
+ * lookup (the cached process is gone), or the sweep.  That one takes it out of the maps, tells
+ * `exited`, and drops the table's reference.  The watcher gets the client's id from epoll, never a
+ * pointer, because somebody else may have been first.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cobj/client_private.h"
+#include "cobj/id_table.h"
+#include "cobj/proc_info.h"
+
+#define BUCKETS     1024       /* a power of two */
+#define CLIENTS_MAX (1u << 22) /* PID_MAX_LIMIT */
+#define THREADS_MAX 256        /* cached thread ids of one client */
+#define EVENTS      64
+
+/* A cached thread that is not its process's leader; owned by its client. */
+struct client_thread {
+        pid_t tid;
+        struct client *client;
+        struct client_thread *next_by_tid, *next_of_client;
+};
+
+struct client_table {
+        client_notice_fn appeared, exited; /* constant */
+        void *data;
+        int proc_fd, epoll_fd, stop_fd; /* constant */
+        pthread_t watcher;
+        bool watching;
+        struct client *nobody; /* pid 0; constant */
+        struct id_table *ids;
+        atomic_uint living;
+
+        GMutex create_lock; /* one new client at a time is told of and put into the maps */
+        GMutex lock;        /* protects the maps and what chains through them; a leaf */
+        struct client *by_pid[BUCKETS];
+        struct client_thread *by_tid[BUCKETS];
+};
+
+static unsigned bucket_of(pid_t id)
+{
+        return (unsigned)id & (BUCKETS - 1);
+}
+
+struct client *client_ref(struct client *client)
+{
+        atomic_fetch_add_explicit(&client->refs, 1, memory_order_relaxed);
+        return client;
+}
+
+void client_unref(struct client *client)
+{
+        if (!client || atomic_fetch_sub_explicit(&client->refs, 1, memory_order_acq_rel) != 1)
+                return;
+        if (client->pidfd >= 0)
+                close(client->pidfd);
+        g_mutex_clear(&client->lock);
+        free(client->comm);
+        free(client->exe);
+        free(client);
+}
+
+const struct client_info *client_info(const struct client *client)
+{
+        return &client->info;
+}
+
+bool client_alive(const struct client *client)
+{
+        return atomic_load(&client->alive);
+}
+
+void client_refresh(struct client *client)
+{
+        char *comm, *exe;
+
+        if (client->info.pid == 0)
+                return;
+        comm = proc_comm(client->table->proc_fd, client->info.pid);
+        exe = proc_exe(client->table->proc_fd, client->info.pid);
+        g_mutex_lock(&client->lock);
+        /* The process may have ended meanwhile, and its id be another's: then keep the old ones. */
+        if (client_alive(client)) {
+                if (comm) {
+                        free(client->comm);
+                        client->comm = g_steal_pointer(&comm);
+                }
+                if (exe) {
+                        free(client->exe);
+                        client->exe = g_steal_pointer(&exe);
+                }
+        }
+        g_mutex_unlock(&client->lock);
+        free(comm);
+        free(exe);
+}
+
+static char *dup_locked(struct client *client, char **text)
+{
+        char *copy;
+
+        g_mutex_lock(&client->lock);
+        copy = g_strdup(*text ? *text : "");
+        g_mutex_unlock(&client->lock);
+        return copy;
+}
+
+char *client_dup_comm(struct client *client)
+{
+        return dup_locked(client, &client->comm);
+}
+
+char *client_dup_exe(struct client *client)
+{
+        return dup_locked(client, &client->exe);
+}
+
+/* A client with one reference, not in the maps; takes over `pidfd` on success. */
+static struct client *client_make(struct client_table *table, const struct proc_info *info,
+                                  int pidfd)
+{
+        struct client *client = calloc(1, sizeof *client);
+
+        if (!client)
+                return NULL;
+        g_mutex_init(&client->lock);
+        g_queue_init(&client->handles);
+        atomic_init(&client->refs, 1);
+        atomic_init(&client->alive, true);
+        client->table = table;
+        client->pidfd = pidfd;
+        client->info = (struct client_info){
+                .pid = info->pid,
+                .ppid = info->ppid,
+                .uid = info->uid,
+                .start_time = info->start_time,
+        };
+        return client;
+}
+
+static struct client *locked_find_pid(struct client_table *table, pid_t pid)
+{
+        struct client *client = table->by_pid[bucket_of(pid)];
+
+        while (client && client->info.pid != pid)
+                client = client->next_by_pid;
+        return client;
+}
+
+static struct client_thread *locked_find_tid(struct client_table *table, pid_t tid)
+{
+        struct client_thread *thread = table->by_tid[bucket_of(tid)];
+
+        while (thread && thread->tid != tid)
+                thread = thread->next_by_tid;
+        return thread;
+}
+
+static void locked_drop_threads(struct client_table *table, struct client *client)
+{
+        struct client_thread *thread;
+
+        while ((thread = client->threads)) {
+                struct client_thread **at = &table->by_tid[bucket_of(thread->tid)];
+
+                while (*at != thread)
+                        at = &(*at)->next_by_tid;
+                *at = thread->next_by_tid;
+                client->threads = thread->next_of_client;
+                free(thread);
+        }
+        client->n_threads = 0;
+}
+
+/* Remembers whose thread `tid` is; without memory the next lookup is slower, that is all. */
+static void cache_thread(struct client_table *table, struct client *client, pid_t tid)
+{
+        struct client_thread *thread;
+
+        g_mutex_lock(&table->lock);
+        thread = locked_find_tid(table, tid);
+        if (thread && thread->client != client) /* the id went from one process to another */
+                locked_drop_threads(table, thread->client);
+        else if (thread || !client_alive(client))
+                goto out;
+        if (client->n_threads >= THREADS_MAX)
+                locked_drop_threads(table, client);
+        thread = calloc(1, sizeof *thread);
+        if (!thread)
+                goto out;
+        *thread = (struct client_thread){
+                .tid = tid,
+                .client = client,
+                .next_by_tid = table->by_tid[bucket_of(tid)],
+                .next_of_client = client->threads,
+        };
+        table->by_tid[bucket_of(tid)] = thread;
+        client->threads = thread;
+        client->n_threads++;
+out:
+        g_mutex_unlock(&table->lock);
+}
+
+/* The client's process has ended.  Whoever comes first does it. */
+static void client_end(struct client *client)
+{
+        struct client_table *table = client->table;
+        struct client **at;
+
+        if (!atomic_exchange(&client->alive, false))
+                return;
+        id_table_free(table->ids, client->info.id);
+        g_mutex_lock(&table->lock);
+        at = &table->by_pid[bucket_of(client->info.pid)];
+        while (*at && *at != client)
+                at = &(*at)->next_by_pid;
+        if (*at)
+                *at = client->next_by_pid;
+        locked_drop_threads(table, client);
+        g_mutex_unlock(&table->lock);
+        atomic_fetch_sub(&table->living, 1);
+        table->exited(client, table->data);
+        client_unref(client);
+}
+
+static bool pidfd_ended(int pidfd)
+{
+        struct pollfd pollfd = {.fd = pidfd, .events = POLLIN};
+
+        return poll(&pollfd, 1, 0) > 0;
+}
+
+/* Asks the kernel, without trusting what the table believes. */
+static bool process_gone(const struct client *client)
+{
+        uint64_t start_time;
+
+        if (client->pidfd >= 0)
+                return pidfd_ended(client->pidfd);
+        return proc_start_time(client->table->proc_fd, client->info.pid, &start_time) < 0 ||
+               start_time != client->info.start_time;
+}
+
+static bool has_thread(const struct client *client, pid_t tid)
+{
+        char path[48];
+
+        if (tid == client->info.pid)
+                return true;
+        snprintf(path, sizeof path, "%d/task/%d", (int)client->info.pid, (int)tid);
+        return faccessat(client->table->proc_fd, path, F_OK, 0) == 0;
+}
+
+static struct client *locked_peek(struct client_table *table, pid_t tid)
+{
+        struct client_thread *thread;
+        struct client *client = locked_find_pid(table, tid);
+
+        if (!client) {
+                thread = locked_find_tid(table, tid);
+                client = thread ? thread->client : NULL;
+        }
+        return client ? client_ref(client) : NULL;
+}
+
+struct client *client_table_peek(struct client_table *table, pid_t tid)
+{
+        g_autoptr(GMutexLocker) locker = NULL;
+
+        if (tid <= 0)
+                return client_ref(table->nobody);
+        locker = g_mutex_locker_new(&table->lock);
+        return locked_peek(table, tid);
+}
+
+/* The cached client of `tid`, if the cache is right. */
+static struct client *find_checked(struct client_table *table, pid_t tid)
+{
+        struct client *client;
+
+        g_mutex_lock(&table->lock);
+        client = locked_peek(table, tid);
+        g_mutex_unlock(&table->lock);
+        if (!client)
+                return NULL;
+        if (process_gone(client))
+                client_end(client);
+        else if (has_thread(client, tid))
+                return client;
+        client_unref(client);
+        return NULL;
+}
+
+static void watch(struct client_table *table, struct client *client)
+{
+        struct epoll_event event = {.events = EPOLLIN, .data.u64 = client->info.id};
+
+        if (client->pidfd >= 0 &&
+            epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, client->pidfd, &event) < 0)
+                g_info("process %d: its exit will be noticed late: %s", (int)client->info.pid,
+                       g_strerror(errno));
+}
+
+/* Puts a new client, whose id is reserved, into the table, or finds that somebody else just did.
+ * Takes over `client`'s reference; returns one for the caller. */
+static struct client *insert(struct client_table *table, struct client *client)
+{
+        g_autoptr(GMutexLocker) creating = g_mutex_locker_new(&table->create_lock);
+        struct client *there;
+
+        g_mutex_lock(&table->lock);
+        there = locked_find_pid(table, client->info.pid);
+        if (there && there->info.start_time == client->info.start_time)
+                client_ref(there);
+        else
+                there = NULL;
+        g_mutex_unlock(&table->lock);
+        if (there) {
+                id_table_unreserve(table->ids, client->info.id);
+                client_unref(client);
+                return there;
+        }
+        table->appeared(client, table->data);
+        atomic_fetch_add(&table->living, 1);
+        client_ref(client); /* the table's own */
+
+        g_mutex_lock(&table->lock);
+        client->next_by_pid = table->by_pid[bucket_of(client->info.pid)];
+        table->by_pid[bucket_of(client->info.pid)] = client;
+        g_mutex_unlock(&table->lock);
+        id_table_publish(table->ids, client->info.id, client);
+        watch(table, client);
+        return client;
+}
+
+static int make_client(struct client_table *table, pid_t tid, struct client **ret_client)
+{
+        struct client *client;
+        struct proc_info info;
+        int pidfd, r;
+
+        r = proc_info_read(table->proc_fd, tid, &info);
+        if (r < 0)
+                return r;
+        pidfd = (int)syscall(SYS_pidfd_open, info.pid, 0);
+        if (pidfd < 0 && errno == ESRCH)
+                return -ESRCH;
+        if (pidfd >= 0) {
+                uint64_t start_time;
+
+                /* The pidfd is of the process that was read about only if nothing changed. */
+                if (pidfd_ended(pidfd) ||
+                    proc_start_time(table->proc_fd, info.pid, &start_time) < 0 ||
+                    start_time != info.start_time) {
+                        close(pidfd);
+                        return -ESRCH;
+                }
+        }
+        client = client_make(table, &info, pidfd);
+        if (!client) {
+                if (pidfd >= 0)
+                        close(pidfd);
+                return -ENOMEM;
+        }
+        client_refresh(client);
+        r = id_table_reserve(table->ids, &client->info.id);
+        if (r < 0) {
+                client_unref(client);
+                return -ENOMEM;
+        }
+        *ret_client = insert(table, client);
+        return 0;
+}
+
+int client_table_get(struct client_table *table, pid_t tid, struct client **ret_client)
+{
+        struct client *client;
+        int r;
+
+        if (tid <= 0) {
+                *ret_client = client_ref(table->nobody);
+                return 0;
+        }
+        client = find_checked(table, tid);
+        if (!client) {
+                r = make_client(table, tid, &client);
+                if (r < 0)
+                        return r;
+                if (client->info.pid != tid)
+                        cache_thread(table, client, tid);
+        }
+        *ret_client = client;
+        return 0;
+}
+
+struct client *client_table_find_pid(struct client_table *table, pid_t pid)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        struct client *client = locked_find_pid(table, pid);
+
+        return client ? client_ref(client) : NULL;
+}
+
+struct sweep {
+        struct client **clients;
+        uint32_t n, room;
+};
+
+static void collect_unwatched(uint64_t id, void *object, void *data)
+{
+        struct client *client = object;
+        struct sweep *sweep = data;
+
+        if (client->pidfd < 0 && sweep->n < sweep->room && client_alive(client))
+                sweep->clients[sweep->n++] = client_ref(client);
+}
+
+void client_table_sweep(struct client_table *table)
+{
+        struct sweep sweep = {.room = id_table_count(table->ids)};
+
+        if (sweep.room == 0)
+                return;
+        sweep.clients = calloc(sweep.room, sizeof *sweep.clients);
+        if (!sweep.clients)
+                return;
+        id_table_foreach(table->ids, collect_unwatched, &sweep);
+        for (uint32_t i = 0; i < sweep.n; i++) {
+                if (process_gone(sweep.clients[i]))
+                        client_end(sweep.clients[i]);
+                client_unref(sweep.clients[i]);
+        }
+        free(sweep.clients);
+}
+
+uint32_t client_table_count(struct client_table *table)
+{
+        return atomic_load(&table->living);
+}
+
+static bool client_try_ref(void *object)
+{
+        client_ref(object); /* in the id table, so the table's reference is still there */
+        return true;
+}
+
+static void *watcher_thread(void *data)
+{
+        struct client_table *table = data;
+        struct epoll_event events[EVENTS];
+
+        for (;;) {
+                int n = epoll_wait(table->epoll_fd, events, EVENTS, -1);
+
+                for (int i = 0; i < n; i++) {
+                        struct client *client;
+
+                        if (events[i].data.u64 == ID_NONE)
+                                return NULL;
+                        client = id_table_get_ref(table->ids, events[i].data.u64, client_try_ref);
+                        if (client) {
+                                client_end(client);
+                                client_unref(client);
+                        }
+                }
+        }
+}
+
+static int start_watcher(struct client_table *table)
+{
+        struct epoll_event event = {.events = EPOLLIN, .data.u64 = ID_NONE};
+        sigset_t all, before;
+        int err;
+
+        if (epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, table->stop_fd, &event) < 0)
+                return -errno;
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+        err = pthread_create(&table->watcher, NULL, watcher_thread, table);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        table->watching = err == 0;
+        return -err;
+}
+
+int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *data,
+                     struct client_table **ret_table)
+{
+        static const struct proc_info nobody = {.pid = 0};
+        struct client_table *table = calloc(1, sizeof *table);
+        int r = 0;
+
+        if (!table)
+                return -ENOMEM;
+        g_mutex_init(&table->create_lock);
+        g_mutex_init(&table->lock);
+        table->appeared = appeared;
+        table->exited = exited;
+        table->data = data;
+        table->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        table->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        table->stop_fd = eventfd(0, EFD_CLOEXEC);
+        if (table->proc_fd < 0 || table->epoll_fd < 0 || table->stop_fd < 0)
+                r = -errno;
+        table->ids = id_table_new(1, CLIENTS_MAX);
+        table->nobody = client_make(table, &nobody, -1);
+        if (r == 0 && (!table->ids || !table->nobody))
+                r = -ENOMEM;
+        if (r == 0)
+                r = start_watcher(table);
+        if (r < 0) {
+                client_table_free(table);
+                return r;
+        }
+        *ret_table = table;
+        return 0;
+}
+
+static void take_one(uint64_t id, void *object, void *data)
+{
+        *(struct client **)data = object;
+}
+
+void client_table_free(struct client_table *table)
+{
+        if (!table)
+                return;
+        if (table->watching) {
+                eventfd_write(table->stop_fd, 1);
+                pthread_join(table->watcher, NULL);
+        }
+        for (struct client *client = NULL; table->ids; client = NULL) {
+                id_table_foreach(table->ids, take_one, &client);
+                if (!client)
+                        break;
+                client_end(client);
+        }
+        client_unref(table->nobody);
+        id_table_unref(table->ids);
+        if (table->proc_fd >= 0)
+                close(table->proc_fd);
+        if (table->epoll_fd >= 0)
+                close(table->epoll_fd);
+        if (table->stop_fd >= 0)
+                close(table->stop_fd);
+        g_mutex_clear(&table->create_lock);
+        g_mutex_clear(&table->lock);
+        free(table);
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Chunk c has 64 << c slots, so that 26 chunk pointers reach every index and none ever moves.
+ * Chunks are made when they are needed and freed with the table.
+ *
+ * A reader takes no lock.  It loads the slot's object first and its generation second; the writer
+ * that frees raises the generation first and clears the object second.  So a reader that finds the
+ * generation it asked for has seen the object of that generation: a newer object or NULL could only
+ * be seen after the newer generation.
+ */
+#include "cobj/id_table.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHUNK_BITS 6
+#define CHUNKS     (32 - CHUNK_BITS)
+
+struct slot {
+        _Atomic(void *) object;
+        _Atomic uint32_t generation; /* never 0 */
+        uint32_t next_free;          /* index of the next free slot, under lock; 0: none */
+};
+
+struct id_table {
+        uint32_t first, limit; /* constant */
+        _Atomic(struct slot *) chunks[CHUNKS];
+        _Atomic uint32_t used;
+
+        GMutex lock;        /* protects what follows, and every change of a slot */
+        uint32_t free_head; /* index, 0: none */
+        uint32_t next;      /* the first index that was never used */
+};
+
+/* Chunk and offset of an index. */
+static unsigned chunk_of(uint32_t index, uint32_t *ret_offset)
+{
+        const uint64_t n = (uint64_t)index + (1u << CHUNK_BITS);
+        const unsigned msb = 63u - (unsigned)__builtin_clzll(n);
+
+        *ret_offset = (uint32_t)(n - (UINT64_C(1) << msb));
+        return msb - CHUNK_BITS;
+}
+
+/* The slot of an index that may be anything; NULL if there is none. */
+static struct slot *find_slot(struct id_table *table, uint32_t index)
+{
+        uint32_t offset;
+        const unsigned c = chunk_of(index, &offset);
+        struct slot *chunk;
+
+        if (c >= CHUNKS)
+                return NULL;
+        chunk = atomic_load_explicit(&table->chunks[c], memory_order_acquire);
+        return chunk ? &chunk[offset] : NULL;
+}
+
+/* The slot of an index that has been in use. */
+static struct slot *known_slot(struct id_table *table, uint32_t index)
+{
+        uint32_t offset;
+        const unsigned c = chunk_of(index, &offset);
+
+        return atomic_load_explicit(&table->chunks[c], memory_order_acquire) + offset;
+}
+
+struct id_table *id_table_new(uint32_t first, uint32_t limit)
+{
+        struct id_table *table = calloc(1, sizeof *table);
+
+        if (!table)
+                return NULL;
+        g_mutex_init(&table->lock);
+        table->first = first;
+        table->next = first;
+        table->limit = limit;
+        return table;
+}
+
+void id_table_unref(struct id_table *table)
+{
+        if (!table)
+                return;
+        for (unsigned c = 0; c < CHUNKS; c++)
+                free(atomic_load_explicit(&table->chunks[c], memory_order_relaxed));
+        g_mutex_clear(&table->lock);
+        free(table);
+}
+
+/* A slot that was never used, its chunk made if need be. */
+static struct slot *locked_fresh_slot(struct id_table *table, uint32_t index)
+{
+        uint32_t offset;
+        const unsigned c = chunk_of(index, &offset);
+        struct slot *chunk;
+
+        if (c >= CHUNKS)
+                return NULL;
+        chunk = atomic_load_explicit(&table->chunks[c], memory_order_relaxed);
+        if (!chunk) {
+                chunk = calloc((size_t)1 << (CHUNK_BITS + c), sizeof *chunk);
+                if (!chunk)
+                        return NULL;
+                atomic_store_explicit(&table->chunks[c], chunk, memory_order_release);
+        }
+        atomic_store_explicit(&chunk[offset].generation, 1, memory_order_relaxed);
+        return &chunk[offset];
+}
+
+int id_table_reserve(struct id_table *table, uint64_t *ret_id)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        struct slot *slot;
+        uint32_t index;
+
+        if (atomic_load_explicit(&table->used, memory_order_relaxed) >= table->limit)
+                return -ENFILE;
+        if (table->free_head != 0) {
+                index = table->free_head;
+                slot = known_slot(table, index);
+                table->free_head = slot->next_free;
+        } else {
+                index = table->next;
+                if (index == UINT32_MAX)
+                        return -ENFILE;
+                slot = locked_fresh_slot(table, index);
+                if (!slot)
+                        return -ENOMEM;
+                table->next++;
+        }
+        atomic_fetch_add_explicit(&table->used, 1, memory_order_relaxed);
+        *ret_id = ID_MAKE(atomic_load_explicit(&slot->generation, memory_order_relaxed), index);
+        return 0;
+}
+
+void id_table_publish(struct id_table *table, uint64_t id, void *object)
+{
+        atomic_store_explicit(&known_slot(table, ID_INDEX(id))->object, object,
+                              memory_order_release);
+}
+
+int id_table_alloc(struct id_table *table, void *object, uint64_t *ret_id)
+{
+        uint64_t id;
+        int r = id_table_reserve(table, &id);
+
+        if (r < 0)
+                return r;
+        id_table_publish(table, id, object);
+        *ret_id = id;
+        return 0;
+}
+
+void *id_table_get(struct id_table *table, uint64_t id)
+{
+        struct slot *slot = find_slot(table, ID_INDEX(id));
+        void *object;
+
+        if (!slot || ID_GENERATION(id) == 0)
+                return NULL;
+        object = atomic_load_explicit(&slot->object, memory_order_acquire);
+        if (atomic_load_explicit(&slot->generation, memory_order_acquire) != ID_GENERATION(id))
+                return NULL;
+        return object;
+}
+
+void *id_table_get_ref(struct id_table *table, uint64_t id, bool (*try_ref)(void *object))
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        void *object = id_table_get(table, id);
+
+        return object && try_ref(object) ? object : NULL;
+}
+
+/* Makes every copy of the id stale, and the slot free for another. */
+static void locked_retire(struct id_table *table, uint64_t id)
+{
+        struct slot *slot = known_slot(table, ID_INDEX(id));
+        uint32_t generation = ID_GENERATION(id) + 1;
+
+        if (generation == 0)
+                generation = 1;
+        atomic_store_explicit(&slot->generation, generation, memory_order_release);
+        atomic_store_explicit(&slot->object, NULL, memory_order_release);
+        slot->next_free = table->free_head;
+        table->free_head = ID_INDEX(id);
+        atomic_fetch_sub_explicit(&table->used, 1, memory_order_relaxed);
+}
+
+bool id_table_free(struct id_table *table, uint64_t id)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+
+        if (!id_table_get(table, id))
+                return false;
+        locked_retire(table, id);
+        return true;
+}
+
+void id_table_unreserve(struct id_table *table, uint64_t id)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+
+        locked_retire(table, id);
+}
+
+uint32_t id_table_count(struct id_table *table)
+{
+        return atomic_load_explicit(&table->used, memory_order_relaxed);
+}
+
+void id_table_foreach(struct id_table *table, void (*fn)(uint64_t id, void *object, void *data),
+                      void *data)
+{
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+
+        for (uint32_t index = table->first; index < table->next; index++) {
+                struct slot *slot = known_slot(table, index);
+                void *object = atomic_load_explicit(&slot->object, memory_order_relaxed);
+
+                if (object)
+                        fn(ID_MAKE(atomic_load_explicit(&slot->generation, memory_order_relaxed),
+                                   index),
+                           object, data);
+        }
+}
+
+const char *id_format(uint64_t id, char buf[static ID_STRING_MAX])
+{
+        snprintf(buf, ID_STRING_MAX, "%" PRIu32 ".%" PRIu32, ID_INDEX(id), ID_GENERATION(id));
+        return buf;
+}
+
+/* A decimal number below 2^32 without leading zeros; the first character behind it, or NULL. */
+static const char *parse_part(const char *text, uint32_t *ret_part)
+{
+        uint64_t value = 0;
+        const char *p = text;
+
+        if (*p == '0' && p[1] >= '0' && p[1] <= '9')
+                return NULL;
+        for (; *p >= '0' && *p <= '9'; p++) {
+                value = 10 * value + (uint64_t)(*p - '0');
+                if (value > UINT32_MAX)
+                        return NULL;
+        }
+        if (p == text)
+                return NULL;
+        *ret_part = (uint32_t)value;
+        return p;
+}
+
+int id_parse(const char *text, uint64_t *ret_id)
+{
+        uint32_t index, generation;
+        const char *rest = parse_part(text, &index);
+
+        if (!rest || *rest != '.')
+                return -EINVAL;
+        rest = parse_part(rest + 1, &generation);
+        if (!rest || *rest || (index == 0 && generation == 0))
+                return -EINVAL;
+        *ret_id = ID_MAKE(generation, index);
+        return 0;
+}

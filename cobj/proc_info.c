@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A command's name may contain anything, newlines and parentheses too: /proc/PID/status escapes
+ * newlines, and in /proc/PID/stat the name ends at the *last* closing parenthesis. */
+#include "cobj/proc_info.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Reads /proc/PID/NAME into `text`, NUL-terminated; its length or -ESRCH. */
+static ssize_t read_file(int proc_fd, pid_t pid, const char *name, char *text, size_t size)
+{
+        char path[48];
+        ssize_t n;
+        int fd;
+
+        snprintf(path, sizeof path, "%d/%s", (int)pid, name);
+        fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return -ESRCH;
+        do
+                n = read(fd, text, size - 1);
+        while (n < 0 && errno == EINTR);
+        close(fd);
+        if (n <= 0)
+                return -ESRCH;
+        text[n] = '\0';
+        return n;
+}
+
+static bool status_number(const char *status, const char *key, long *ret_number)
+{
+        const char *at = strstr(status, key);
+
+        return at && sscanf(at + strlen(key), "%ld", ret_number) == 1;
+}
+
+int proc_start_time(int proc_fd, pid_t pid, uint64_t *ret_start_time)
+{
+        char text[1024];
+        const char *at;
+        unsigned long long start_time;
+        ssize_t n = read_file(proc_fd, pid, "stat", text, sizeof text);
+
+        if (n < 0)
+                return (int)n;
+        at = strrchr(text, ')');
+        /* Fields 3 to 21, then the one. */
+        if (!at || sscanf(at + 1,
+                          " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
+                          " %*d %*d %llu",
+                          &start_time) != 1)
+                return -ESRCH;
+        *ret_start_time = start_time;
+        return 0;
+}
+
+int proc_info_read(int proc_fd, pid_t tid, struct proc_info *ret_info)
+{
+        char status[4096];
+        long pid, ppid, uid;
+        ssize_t n = read_file(proc_fd, tid, "status", status, sizeof status);
+        int r;
+
+        if (n < 0)
+                return (int)n;
+        if (!status_number(status, "\nTgid:", &pid) || !status_number(status, "\nPPid:", &ppid) ||
+            !status_number(status, "\nUid:", &uid) || pid <= 0)
+                return -ESRCH;
+        *ret_info = (struct proc_info){.pid = (pid_t)pid, .ppid = (pid_t)ppid, .uid = (uid_t)uid};
+        r = proc_start_time(proc_fd, (pid_t)pid, &ret_info->start_time);
+        return r;
+}
+
+char *proc_comm(int proc_fd, pid_t pid)
+{
+        char text[64];
+        ssize_t n = read_file(proc_fd, pid, "comm", text, sizeof text);
+
+        if (n < 0)
+                return NULL;
+        if (text[n - 1] == '\n')
+                text[n - 1] = '\0';
+        return strdup(text);
+}
+
+char *proc_exe(int proc_fd, pid_t pid)
+{
+        char path[32], target[PATH_MAX];
+        ssize_t n;
+
+        snprintf(path, sizeof path, "%d/exe", (int)pid);
+        n = readlinkat(proc_fd, path, target, sizeof target);
+        return n > 0 ? strndup(target, (size_t)n) : NULL;
+}

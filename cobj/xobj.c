@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The xobj table and the two lists that every xobj is on: its object's and its client's.
+ *
+ * The life of an xobj:
+ *
+ *   give_access_internal()  makes it with two references, the table's and its own; lists it; looks
+ *                           once more whether the client still lives, and ends it if not
+ *   xobj_free()             whoever takes the token out of the table (id_table_free() says true to
+ *                           exactly one caller) takes it off the lists and drops the table's
+ * reference xobj_unref()            the last reference, decided by the value that the one decrement
+ * returned, runs being_freed() and drops the references on object and client
+ *
+ * A client that exits is marked dead before its handles are ended, and a new handle is listed
+ * before its client is checked: whichever comes first, one of the two sides sees the other.
+ *
+ * Locks: server_object.xobj_lock for the object's list; cobj.lock for all clients' lists, which are
+ * touched once at the beginning and once at the end of a handle; rights are atomic.  None is held
+ * while another is taken, or while ops or the observer are called.
+ */
+#include "cobj/xobj.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "cobj/client_private.h"
+
+#define XHANDLES_MAX (1u << 30)
+
+struct xobj {
+        xhandle token;                /* constant once given */
+        struct cobj *cobj;            /* constant */
+        struct server_object *object; /* a reference */
+        struct client *client;        /* a reference */
+        struct client_data *data;     /* owned by the server object's ops */
+        _Atomic uint64_t rights;      /* match in the high half, nomatch in the low one */
+        atomic_int refs;
+        GList object_link; /* in server_object.xobjs, under its xobj_lock */
+        GList client_link; /* in client.handles, under cobj.lock */
+};
+
+struct cobj {
+        struct cobj_observer observer; /* constant */
+        struct id_table *xobjs;
+        struct client_table *clients;
+        GMutex lock; /* protects client.handles of all clients */
+};
+
+static uint64_t pack_rights(access_rights match, access_rights nomatch)
+{
+        return (uint64_t)match << 32 | nomatch;
+}
+
+static void unpack_rights(uint64_t rights, access_rights *ret_match, access_rights *ret_nomatch)
+{
+        *ret_match = (access_rights)(rights >> 32);
+        *ret_nomatch = (access_rights)rights;
+}
+
+void server_object_init(struct server_object *object, const struct server_object_ops *ops)
+{
+        object->ops = ops;
+        g_mutex_init(&object->xobj_lock);
+        g_queue_init(&object->xobjs);
+}
+
+void server_object_clear(struct server_object *object)
+{
+        g_mutex_clear(&object->xobj_lock);
+}
+
+static void on_client_new(struct client *client, void *data)
+{
+        struct cobj *cobj = data;
+
+        if (cobj->observer.client_new)
+                cobj->observer.client_new(client, cobj->observer.data);
+}
+
+static void on_client_exited(struct client *client, void *data)
+{
+        struct cobj *cobj = data;
+
+        client_free_handles(cobj, client);
+        if (cobj->observer.client_exited)
+                cobj->observer.client_exited(client, cobj->observer.data);
+}
+
+int cobj_new(const struct cobj_observer *observer, struct cobj **ret_cobj)
+{
+        struct cobj *cobj = calloc(1, sizeof *cobj);
+        int r = -ENOMEM;
+
+        if (!cobj)
+                return -ENOMEM;
+        g_mutex_init(&cobj->lock);
+        cobj->observer = *observer;
+        cobj->xobjs = id_table_new(1, XHANDLES_MAX);
+        if (cobj->xobjs)
+                r = client_table_new(on_client_new, on_client_exited, cobj, &cobj->clients);
+        if (r < 0) {
+                cobj_free(cobj);
+                return r;
+        }
+        *ret_cobj = cobj;
+        return 0;
+}
+
+void cobj_free(struct cobj *cobj)
+{
+        if (!cobj)
+                return;
+        client_table_free(cobj->clients);
+        id_table_unref(cobj->xobjs);
+        g_mutex_clear(&cobj->lock);
+        free(cobj);
+}
+
+struct client_table *cobj_clients(struct cobj *cobj)
+{
+        return cobj->clients;
+}
+
+uint32_t cobj_handle_count(struct cobj *cobj)
+{
+        return id_table_count(cobj->xobjs);
+}
+
+int give_access_by_server(struct server_object *object, struct client *client, access_rights match,
+                          access_rights nomatch, const void *how, struct object_handle *ret_handle)
+{
+        if (!access_rights_subset(nomatch, match))
+                return -EINVAL;
+        if (!client_alive(client))
+                return -ESRCH;
+        return object->ops->give_access_set_client_data(object, client, match, nomatch, how,
+                                                        ret_handle);
+}
+
+static void xobj_list(struct xobj *xobj)
+{
+        g_mutex_lock(&xobj->object->xobj_lock);
+        g_queue_push_tail_link(&xobj->object->xobjs, &xobj->object_link);
+        g_mutex_unlock(&xobj->object->xobj_lock);
+
+        g_mutex_lock(&xobj->cobj->lock);
+        g_queue_push_tail_link(&xobj->client->handles, &xobj->client_link);
+        g_mutex_unlock(&xobj->cobj->lock);
+}
+
+/* Returns true if it was the object's last one. */
+static bool xobj_unlist(struct xobj *xobj)
+{
+        bool last;
+
+        g_mutex_lock(&xobj->cobj->lock);
+        g_queue_unlink(&xobj->client->handles, &xobj->client_link);
+        g_mutex_unlock(&xobj->cobj->lock);
+
+        g_mutex_lock(&xobj->object->xobj_lock);
+        g_queue_unlink(&xobj->object->xobjs, &xobj->object_link);
+        last = g_queue_is_empty(&xobj->object->xobjs);
+        g_mutex_unlock(&xobj->object->xobj_lock);
+        return last;
+}
+
+int give_access_internal(struct cobj *cobj, struct server_object *object, struct client *client,
+                         access_rights match, access_rights nomatch, struct client_data *data,
+                         struct object_handle *ret_handle)
+{
+        struct xobj *xobj = calloc(1, sizeof *xobj);
+        int r;
+
+        if (!xobj)
+                return -ENOMEM;
+        xobj->cobj = cobj;
+        xobj->object = object;
+        xobj->client = client;
+        xobj->data = data;
+        xobj->object_link.data = xobj;
+        xobj->client_link.data = xobj;
+        atomic_init(&xobj->rights, pack_rights(match, nomatch));
+        atomic_init(&xobj->refs, 2);
+        r = id_table_reserve(cobj->xobjs, &xobj->token);
+        if (r < 0) {
+                free(xobj);
+                return r;
+        }
+        object->ops->ref(object);
+        client_ref(client);
+        /* Everybody who can find it finds it whole, listed and in the journal. */
+        if (cobj->observer.handle_given)
+                cobj->observer.handle_given(xobj, cobj->observer.data);
+        xobj_list(xobj);
+        id_table_publish(cobj->xobjs, xobj->token, xobj);
+
+        *ret_handle = (struct object_handle){.server = object, .xh = xobj->token};
+        if (!client_alive(client))
+                xobj_free(cobj, xobj->token);
+        xobj_unref(xobj);
+        return 0;
+}
+
+static bool xobj_try_ref(void *object)
+{
+        xobj_ref(object); /* in the table, so the table's reference is still there */
+        return true;
+}
+
+struct xobj *cobj_get_xobj(struct cobj *cobj, xhandle token)
+{
+        return id_table_get_ref(cobj->xobjs, token, xobj_try_ref);
+}
+
+int xhandle_trans(struct cobj *cobj, xhandle token, const struct client *caller,
+                  access_rights needed, struct xobj **ret_xobj)
+{
+        struct xobj *xobj = cobj_get_xobj(cobj, token);
+        access_rights match, nomatch;
+
+        if (!xobj)
+                return -ESTALE;
+        xobj_get_rights(xobj, &match, &nomatch);
+        if (!access_rights_subset(needed, xobj->client == caller ? match : nomatch)) {
+                xobj_unref(xobj);
+                return -EACCES;
+        }
+        *ret_xobj = xobj;
+        return 0;
+}
+
+struct xobj *xobj_ref(struct xobj *xobj)
+{
+        atomic_fetch_add_explicit(&xobj->refs, 1, memory_order_relaxed);
+        return xobj;
+}
+
+void xobj_unref(struct xobj *xobj)
+{
+        struct server_object *object;
+
+        /* q6: the value that the decrement returned decides, nothing that is read afterwards. */
+        if (!xobj || atomic_fetch_sub_explicit(&xobj->refs, 1, memory_order_acq_rel) != 1)
+                return;
+        object = xobj->object;
+        object->ops->being_freed(object, xobj);
+        object->ops->unref(object);
+        client_unref(xobj->client);
+        free(xobj);
+}
+
+xhandle xobj_token(const struct xobj *xobj)
+{
+        return xobj->token;
+}
+
+struct server_object *xobj_object(const struct xobj *xobj)
+{
+        return xobj->object;
+}
+
+struct client *xobj_client(const struct xobj *xobj)
+{
+        return xobj->client;
+}
+
+struct client_data *xobj_client_data(const struct xobj *xobj)
+{
+        return xobj->data;
+}
+
+void xobj_get_rights(const struct xobj *xobj, access_rights *ret_match, access_rights *ret_nomatch)
+{
+        unpack_rights(atomic_load(&xobj->rights), ret_match, ret_nomatch);
+}
+
+int xobj_restrict(struct xobj *xobj, access_rights match, access_rights nomatch)
+{
+        uint64_t old = atomic_load(&xobj->rights);
+        access_rights old_match, old_nomatch;
+
+        do {
+                unpack_rights(old, &old_match, &old_nomatch);
+                if (!access_rights_subset(match, old_match) ||
+                    !access_rights_subset(nomatch, old_nomatch))
+                        return -EPERM;
+        } while (!atomic_compare_exchange_weak(&xobj->rights, &old, pack_rights(match, nomatch)));
+        return 0;
+}
+
+bool xobj_free(struct cobj *cobj, xhandle token)
+{
+        struct xobj *xobj = cobj_get_xobj(cobj, token);
+        struct server_object *object;
+        bool last;
+
+        if (!xobj)
+                return false;
+        if (!id_table_free(cobj->xobjs, token)) {
+                xobj_unref(xobj); /* somebody else was first */
+                return false;
+        }
+        object = xobj->object;
+        object->ops->ref(object); /* the notice below comes after the last act */
+        last = xobj_unlist(xobj);
+        if (cobj->observer.handle_freed)
+                cobj->observer.handle_freed(xobj, cobj->observer.data);
+        xobj_unref(xobj);
+        xobj_unref(xobj); /* the table's */
+        if (last && object->ops->exported_xobject_list_empty)
+                object->ops->exported_xobject_list_empty(object);
+        object->ops->unref(object);
+        return true;
+}
+
+/* The token of a client's first handle, or XHANDLE_NONE. */
+static xhandle first_handle(struct cobj *cobj, struct client *client)
+{
+        xhandle token = XHANDLE_NONE;
+        GList *link;
+
+        g_mutex_lock(&cobj->lock);
+        link = g_queue_peek_head_link(&client->handles);
+        if (link)
+                token = ((struct xobj *)link->data)->token;
+        g_mutex_unlock(&cobj->lock);
+        return token;
+}
+
+unsigned client_free_handles(struct cobj *cobj, struct client *client)
+{
+        unsigned n = 0;
+        xhandle token;
+
+        while ((token = first_handle(cobj, client)) != XHANDLE_NONE) {
+                if (xobj_free(cobj, token))
+                        n++;
+                else
+                        g_thread_yield(); /* somebody else is taking it off the list right now */
+        }
+        return n;
+}
+
+struct visit {
+        struct xobj **xobjs;
+        size_t n, room;
+};
+
+static void collect(uint64_t id, void *object, void *data)
+{
+        struct visit *visit = data;
+
+        if (visit->n < visit->room)
+                visit->xobjs[visit->n++] = xobj_ref(object);
+}
+
+void cobj_foreach_handle(struct cobj *cobj, void (*fn)(struct xobj *xobj, void *data), void *data)
+{
+        /* Room for what comes in meanwhile; what does not fit is newer than the call. */
+        struct visit visit = {.room = id_table_count(cobj->xobjs) + 64};
+
+        visit.xobjs = calloc(visit.room, sizeof(struct xobj *));
+        if (!visit.xobjs)
+                return;
+        id_table_foreach(cobj->xobjs, collect, &visit);
+        for (size_t i = 0; i < visit.n; i++) {
+                fn(visit.xobjs[i], data);
+                xobj_unref(visit.xobjs[i]);
+        }
+        free(visit.xobjs);
+}

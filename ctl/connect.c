@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * k42ctl has one thread.  A daemon can be another user's program: its answer is checked before it
+ * is parsed, and what it says is escaped before a terminal sees it.
+ */
+#include "ctl/connect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ctl/control_protocol.h"
+#include "ctl/json_text.h"
+#include "lazy/protocol.h"
+
+#define FS_TYPE          "fuse.k42fs"
+#define ANSWER_DEPTH_MAX 16
+#define ANSWER_MAX       (G_MAXUINT32 / 2)
+
+void target_free(struct target *target)
+{
+        if (!target)
+                return;
+        g_free(target->mountpoint);
+        g_free(target->source);
+        g_free(target->state_dir);
+        g_free(target);
+}
+
+/* ---- /proc/self/mountinfo ---- */
+
+static unsigned parse_user_id(const char *super_options)
+{
+        const char *p = strstr(super_options, "user_id=");
+
+        return p ? (unsigned)strtoul(p + strlen("user_id="), NULL, 10) : 0;
+}
+
+/* "36 35 0:45 / /mnt/a\040b rw,… shared:1 - fuse.k42fs /src rw,user_id=0,…" */
+static struct target *parse_mount(const char *line)
+{
+        g_auto(GStrv) fields = g_strsplit(line, " ", -1);
+        unsigned n = g_strv_length(fields), dash = 6, dev_major, dev_minor;
+        struct target *target;
+
+        while (dash < n && !g_str_equal(fields[dash], "-"))
+                dash++;
+        if (dash + 3 >= n || !g_str_equal(fields[dash + 1], FS_TYPE) ||
+            sscanf(fields[2], "%u:%u", &dev_major, &dev_minor) != 2)
+                return NULL;
+        target = g_new0(struct target, 1);
+        target->mount_id = atoi(fields[0]);
+        target->dev = makedev(dev_major, dev_minor);
+        target->mountpoint = g_strcompress(fields[4]);
+        target->source = g_strcompress(fields[dash + 2]);
+        target->uid = parse_user_id(fields[dash + 3]);
+        return target;
+}
+
+static struct target *find_dev(GPtrArray *targets, dev_t dev)
+{
+        for (unsigned i = 0; i < targets->len; i++) {
+                struct target *target = targets->pdata[i];
+
+                if (target->dev == dev)
+                        return target;
+        }
+        return NULL;
+}
+
+/* All k42fs lines; bind mounts of one mount are several. */
+static GPtrArray *parse_all(const char *mountinfo)
+{
+        GPtrArray *targets = g_ptr_array_new_with_free_func((GDestroyNotify)target_free);
+        g_auto(GStrv) lines = g_strsplit(mountinfo, "\n", -1);
+
+        for (char **line = lines; *line; line++) {
+                struct target *target = strstr(*line, " " FS_TYPE " ") ? parse_mount(*line) : NULL;
+
+                if (target)
+                        g_ptr_array_add(targets, target);
+        }
+        return targets;
+}
+
+GPtrArray *targets_parse(const char *mountinfo)
+{
+        g_autoptr(GPtrArray) all = parse_all(mountinfo);
+        GPtrArray *targets = g_ptr_array_new_with_free_func((GDestroyNotify)target_free);
+
+        for (unsigned i = 0; i < all->len; i++) {
+                struct target *target = all->pdata[i];
+
+                if (!find_dev(targets, target->dev))
+                        g_ptr_array_add(targets, g_steal_pointer(&all->pdata[i]));
+        }
+        return targets;
+}
+
+static char *read_mountinfo(void)
+{
+        char *text = NULL;
+
+        if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL))
+                text = g_strdup("");
+        return text;
+}
+
+GPtrArray *targets_mounted(void)
+{
+        g_autofree char *mountinfo = read_mountinfo();
+
+        return targets_parse(mountinfo);
+}
+
+bool target_mounted(const struct target *target)
+{
+        g_autoptr(GPtrArray) targets = targets_mounted();
+
+        return find_dev(targets, target->dev) != NULL;
+}
+
+void target_complete(struct target *target, const char *mountpoint, const char *device)
+{
+        unsigned dev_major, dev_minor;
+
+        if (!mountpoint || !device || sscanf(device, "%u:%u", &dev_major, &dev_minor) != 2)
+                return;
+        g_free(target->mountpoint);
+        target->mountpoint = g_strdup(mountpoint);
+        target->dev = makedev(dev_major, dev_minor);
+}
+
+/* ---- what may hang is done by a child ---- */
+
+struct probe {
+        int error;    /* errno, 0: good */
+        int mount_id; /* -1: unknown */
+        char state_dir[K42_WHERE_PATH_MAX];
+};
+
+static int mount_id_of(int fd)
+{
+        char path[64], text[512];
+        g_autofree char *content = NULL;
+        const char *p;
+
+        g_snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        if (!g_file_get_contents(path, &content, NULL, NULL))
+                return -1;
+        g_strlcpy(text, content, sizeof(text));
+        p = strstr(text, "mnt_id:");
+        return p ? atoi(p + strlen("mnt_id:")) : -1;
+}
+
+/* Which mount is `path` on?  A mount point itself can be opened so without asking its file system.
+ */
+static void probe_mount_id(const char *path, struct probe *probe)
+{
+        int fd = open(path, O_PATH | O_CLOEXEC);
+
+        if (fd < 0) {
+                probe->error = errno;
+                return;
+        }
+        probe->mount_id = mount_id_of(fd);
+        close(fd);
+}
+
+static void probe_where(const char *path, struct probe *probe)
+{
+        struct k42_where where = {
+                .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof(where)},
+        };
+        struct stat st;
+        int fd;
+
+        /* an ioctl on somebody's device could mean anything there */
+        if (stat(path, &st) < 0) {
+                probe->error = errno;
+                return;
+        }
+        if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+                probe->error = ENOTTY;
+                return;
+        }
+        fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        if (fd < 0) {
+                probe->error = errno;
+                return;
+        }
+        if (ioctl(fd, K42_IOC_WHERE, &where) < 0)
+                probe->error = errno;
+        else if (where.header.version != K42_PROTOCOL_VERSION ||
+                 where.header.length != sizeof(where) || where.state_dir[0] != '/' ||
+                 !memchr(where.state_dir, '\0', sizeof(where.state_dir)))
+                probe->error = EPROTO;
+        else
+                memcpy(probe->state_dir, where.state_dir, sizeof(probe->state_dir));
+        close(fd);
+}
+
+/* Runs fn(path) in a child for at most `timeout` seconds; ETIMEDOUT in *probe after that. */
+static void probe_in_child(void (*fn)(const char *path, struct probe *probe), const char *path,
+                           int timeout, struct probe *probe)
+{
+        struct pollfd wait;
+        int pipe_fds[2];
+        pid_t child;
+
+        *probe = (struct probe){.error = EIO, .mount_id = -1};
+        if (pipe2(pipe_fds, O_CLOEXEC) < 0) {
+                probe->error = errno;
+                return;
+        }
+        child = fork();
+        if (child == 0) {
+                struct probe mine = {.mount_id = -1};
+
+                /* nobody who reads our output must wait for a child that is stuck */
+                if (pipe_fds[1] > 0)
+                        close_range(0, (unsigned)pipe_fds[1] - 1, 0);
+                close_range((unsigned)pipe_fds[1] + 1, ~0U, 0);
+                fn(path, &mine);
+                _exit(write(pipe_fds[1], &mine, sizeof(mine)) == sizeof(mine) ? 0 : 1);
+        }
+        if (child < 0)
+                probe->error = errno;
+        close(pipe_fds[1]);
+        wait = (struct pollfd){.fd = pipe_fds[0], .events = POLLIN};
+        if (child > 0 && poll(&wait, 1, timeout * 1000) == 0) {
+                probe->error = ETIMEDOUT;
+                kill(child,
+                     SIGKILL); /* not waited for: it may be stuck for as long as the mount is */
+        } else if (child > 0) {
+                if (read(pipe_fds[0], probe, sizeof(*probe)) != sizeof(*probe))
+                        *probe = (struct probe){.error = EIO, .mount_id = -1};
+                waitpid(child, NULL, 0);
+        }
+        close(pipe_fds[0]);
+}
+
+/* ---- from the command line to mounts ---- */
+
+/* The state directory, by asking the mount.  Returns EXIT_GOOD or EXIT_FAILED after a line. */
+static int ask_where(struct target *target, int timeout)
+{
+        struct probe probe;
+
+        probe_in_child(probe_where, target->mountpoint, timeout, &probe);
+        switch (probe.error) {
+        case 0:
+                g_free(target->state_dir);
+                target->state_dir = g_strdup(probe.state_dir);
+                return EXIT_GOOD;
+        case ENOTCONN:
+        case ECONNABORTED:
+                ctl_complain(
+                        "%s: the mount is dead: its daemon is gone; clear it with 'fusermount3 -u "
+                        "%s' or 'umount -l %s'",
+                        target->mountpoint, target->mountpoint, target->mountpoint);
+                return EXIT_FAILED;
+        case ETIMEDOUT:
+                ctl_complain("%s: the mount does not answer", target->mountpoint);
+                return EXIT_FAILED;
+        case ENOTTY:
+        case ENOSYS:
+        case EOPNOTSUPP:
+                ctl_complain("%s: is not on a k42fs mount", target->mountpoint);
+                return EXIT_FAILED;
+        default:
+                ctl_complain("%s: cannot ask the mount for its state directory: %s",
+                             target->mountpoint, g_strerror(probe.error));
+                return EXIT_FAILED;
+        }
+}
+
+static int find_by_path(const char *path, const struct ctl_options *options, GPtrArray *targets)
+{
+        g_autofree char *mountinfo = NULL;
+        g_autoptr(GPtrArray) all = NULL;
+        struct target *target;
+        struct probe probe;
+
+        probe_in_child(probe_mount_id, path, options->timeout, &probe);
+        if (probe.error == ETIMEDOUT) {
+                ctl_complain("%s: the mount does not answer", path);
+                return EXIT_FAILED;
+        }
+        if (probe.error == ENOTCONN || probe.error == ECONNABORTED) {
+                ctl_complain(
+                        "%s: the mount is dead: its daemon is gone; clear it with 'fusermount3 -u' "
+                        "or 'umount -l' on the mount point",
+                        path);
+                return EXIT_FAILED;
+        }
+        if (probe.error) {
+                ctl_complain("%s: %s", path, g_strerror(probe.error));
+                return EXIT_FAILED;
+        }
+        mountinfo = read_mountinfo();
+        all = parse_all(mountinfo);
+        for (unsigned i = 0; i < all->len; i++) {
+                target = all->pdata[i];
+                if (target->mount_id == probe.mount_id) {
+                        g_ptr_array_add(targets, g_steal_pointer(&all->pdata[i]));
+                        return EXIT_GOOD;
+                }
+        }
+        /* perhaps on a mount that this namespace does not list: only the mount itself knows */
+        target = g_new0(struct target, 1);
+        target->mountpoint = g_strdup(path);
+        target->mount_id = -1;
+        g_ptr_array_add(targets, target);
+        return ask_where(target, options->timeout);
+}
+
+static int several(const struct verb *verb, GPtrArray *targets)
+{
+        g_autoptr(GString) names = g_string_new(NULL);
+
+        for (unsigned i = 0; i < targets->len; i++) {
+                struct target *target = targets->pdata[i];
+
+                g_string_append_printf(names, "%s%s", i ? ", " : "", target->mountpoint);
+        }
+        return ctl_usage_error(verb->name, "which of the mounts %s?", names->str);
+}
+
+int targets_find(const struct verb *verb, const struct ctl_options *options, unsigned index,
+                 GPtrArray **ret_targets)
+{
+        g_autoptr(GPtrArray) targets = g_ptr_array_new_with_free_func((GDestroyNotify)target_free);
+        bool path = g_strv_length(options->rest) > index;
+        int r;
+
+        if (options->state_dir) {
+                struct target *target = g_new0(struct target, 1);
+
+                g_ptr_array_add(targets, target);
+                target->state_dir = g_strdup(options->state_dir);
+                target->mount_id = -1;
+                if (path)
+                        return ctl_usage_error(verb->name,
+                                               "either --state or MOUNTPOINT, not both");
+        } else if (path) {
+                r = find_by_path(options->rest[index], options, targets);
+                if (r != EXIT_GOOD)
+                        return r;
+        } else {
+                g_clear_pointer(&targets, g_ptr_array_unref);
+                targets = targets_mounted();
+                if (targets->len == 0) {
+                        ctl_complain("no k42fs is mounted here");
+                        return EXIT_FAILED;
+                }
+                if (targets->len > 1 && !verb->many_mounts)
+                        return several(verb, targets);
+        }
+        *ret_targets = g_steal_pointer(&targets);
+        return EXIT_GOOD;
+}
+
+/* ---- the socket ---- */
+
+/* Connects to the socket in `state_dir`, however long its path is.  Returns a descriptor or -errno.
+ */
+static int connect_to(const char *state_dir, int timeout)
+{
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        struct timeval tv = {.tv_sec = timeout};
+        int dir, fd, r = 0;
+
+        dir = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (dir < 0)
+                return -errno;
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+                r = -errno;
+                close(dir);
+                return r;
+        }
+        g_snprintf(address.sun_path, sizeof(address.sun_path),
+                   "/proc/self/fd/%d/" CONTROL_SOCKET_NAME, dir);
+        if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) < 0 ||
+            connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+                r = errno == EAGAIN ? -ETIMEDOUT : -errno;
+        close(dir);
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        return fd;
+}
+
+/* True if the errno says that there is no daemon behind the socket. */
+static bool nobody_there(int r)
+{
+        return r == -ENOENT || r == -ECONNREFUSED || r == -ENOTDIR || r == -ELOOP || r == -EACCES;
+}
+
+static int connect_target(struct target *target, const struct ctl_options *options)
+{
+        g_autofree char *link = NULL, *linked = NULL, *standard = NULL;
+        int r;
+
+        if (target->state_dir)
+                return connect_to(target->state_dir, options->timeout);
+        link = control_device_link(target->uid, major(target->dev), minor(target->dev));
+        linked = g_file_read_link(link, NULL);
+        r = linked ? connect_to(linked, options->timeout) : -ENOENT;
+        if (r >= 0) {
+                target->state_dir = g_steal_pointer(&linked);
+                return r;
+        }
+        if (r == -ETIMEDOUT)
+                return r;
+        standard = control_default_state_dir(target->mountpoint, target->uid);
+        if (!linked)
+                r = connect_to(standard, options->timeout);
+        if (r >= 0)
+                target->state_dir = g_steal_pointer(&standard);
+        return r;
+}
+
+static int send_all(int fd, const char *data, size_t length)
+{
+        while (length > 0) {
+                ssize_t n = send(fd, data, length, MSG_NOSIGNAL);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return errno == EAGAIN ? -ETIMEDOUT : -errno;
+                data += n;
+                length -= (size_t)n;
+        }
+        return 0;
+}
+
+/* One line, without its newline.  `timeout` seconds without anything new end it. */
+static int receive_line(int fd, int timeout, GByteArray *line)
+{
+        uint8_t buffer[65536];
+
+        for (;;) {
+                struct pollfd wait = {.fd = fd, .events = POLLIN};
+                const uint8_t *end;
+                ssize_t n;
+                int r = poll(&wait, 1, timeout * 1000);
+
+                if (r < 0 && errno == EINTR)
+                        continue;
+                if (r == 0)
+                        return -ETIMEDOUT;
+                n = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+                if (n < 0 && (errno == EINTR || errno == EAGAIN))
+                        continue;
+                if (n < 0)
+                        return -errno;
+                if (n == 0)
+                        return -ECONNRESET;
+                end = memchr(buffer, '\n', (size_t)n);
+                g_byte_array_append(line, buffer, (guint)(end ? end - buffer : n));
+                if (end)
+                        return 0;
+                if (line->len > ANSWER_MAX)
+                        return -EMSGSIZE;
+        }
+}
+
+/* Takes the answer apart; a line on stderr and EXIT_FAILED if it is an error or nonsense. */
+static int parse_answer(const char *name, const GByteArray *line, JsonNode **ret_result)
+{
+        g_autoptr(JsonParser) parser = json_parser_new();
+        JsonObject *answer;
+        JsonNode *root, *ok, *result, *error;
+
+        if (json_text_check((const char *)line->data, line->len, ANSWER_DEPTH_MAX) ||
+            !json_parser_load_from_data(parser, (const char *)line->data, line->len, NULL))
+                goto nonsense;
+        root = json_parser_get_root(parser);
+        if (!root || !JSON_NODE_HOLDS_OBJECT(root))
+                goto nonsense;
+        answer = json_node_get_object(root);
+        ok = json_object_get_member(answer, "ok");
+        result = json_object_get_member(answer, "result");
+        error = json_object_get_member(answer, "error");
+        if (!ok || !JSON_NODE_HOLDS_VALUE(ok) || json_node_get_value_type(ok) != G_TYPE_BOOLEAN)
+                goto nonsense;
+        if (json_node_get_boolean(ok) && result) {
+                *ret_result = json_node_copy(result);
+                return EXIT_GOOD;
+        }
+        if (!json_node_get_boolean(ok) && error && JSON_NODE_HOLDS_VALUE(error) &&
+            json_node_get_value_type(error) == G_TYPE_STRING) {
+                ctl_complain("%s: %s", name, json_node_get_string(error));
+                return EXIT_FAILED;
+        }
+nonsense:
+        ctl_complain("%s: the daemon's answer makes no sense", name);
+        return EXIT_FAILED;
+}
+
+int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
+               const char *args, JsonNode **ret_result, pid_t *ret_pid)
+{
+        const char *name = target->mountpoint ? target->mountpoint : target->state_dir;
+        g_autoptr(GByteArray) line = g_byte_array_new();
+        g_autofree char *request = NULL;
+        struct ucred cred = {0};
+        socklen_t size = sizeof(cred);
+        int fd, r;
+
+        fd = connect_target(target, options);
+        if (nobody_there(fd) && target->mountpoint) {
+                r = ask_where(target, options->timeout);
+                if (r != EXIT_GOOD)
+                        return r;
+                fd = connect_to(target->state_dir, options->timeout);
+        }
+        if (fd < 0) {
+                if (fd == -ETIMEDOUT)
+                        ctl_complain("%s: the daemon does not answer", name);
+                else if (fd == -ECONNREFUSED)
+                        ctl_complain("%s: the daemon is gone", name);
+                else
+                        ctl_complain("%s: cannot reach the daemon: %s", name, g_strerror(-fd));
+                return EXIT_FAILED;
+        }
+        if (ret_pid && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) == 0)
+                *ret_pid = cred.pid;
+        request = g_strdup_printf("{\"verb\":\"%s\",\"args\":%s}\n", verb, args ? args : "{}");
+        /* a daemon that refuses has answered before it read */
+        send_all(fd, request, strlen(request));
+        r = receive_line(fd, options->timeout, line);
+        close(fd);
+        if (r == -ETIMEDOUT)
+                ctl_complain("%s: the daemon does not answer", name);
+        else if (r == -ECONNRESET || r == -EPIPE)
+                ctl_complain("%s: the daemon ended before it answered", name);
+        else if (r < 0)
+                ctl_complain("%s: cannot read the daemon's answer: %s", name, g_strerror(-r));
+        return r < 0 ? EXIT_FAILED : parse_answer(name, line, ret_result);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * connect: finds the daemon of a mount and asks it one thing.
+ *
+ * The way to a daemon, from the cheapest on:
+ *   --state DIR                    the socket is in DIR
+ *   MOUNTPOINT, or none            /proc/self/mountinfo tells device and owner; the link that
+ *                                  control_device_link() names leads to the state directory
+ *   that link is missing           the default state directory of the mount point
+ *   nobody listens there           K42_IOC_WHERE on the mount itself (lazy/protocol.h)
+ *
+ * Only the last one sends the mount requests: they would count themselves, and a mount whose daemon
+ * hangs does not answer them.  That, and the walk along a path inside the mount, is done by a child
+ * process, which is given up when it does not come back in time.
+ */
+#include <sys/types.h>
+
+#include "ctl/verbs.h"
+
+/* A k42fs mount, or a state directory (then everything else is NULL or 0). */
+struct target {
+        char *mountpoint, *source;
+        char *state_dir; /* NULL: not asked for yet */
+        dev_t dev;
+        unsigned uid; /* who mounted it */
+        int mount_id;
+};
+typedef struct target K42Target;
+
+void target_free(struct target *target);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Target, target_free)
+
+/* The k42fs mounts in /proc/self/mountinfo, one for each device. */
+GPtrArray *targets_mounted(void);
+/* From the text of a mountinfo file; for tests. */
+GPtrArray *targets_parse(const char *mountinfo);
+
+/* The mounts that the command line means: the one of argument number `index` of options->rest if
+ * there is such an argument, or of --state, else what is mounted.  Returns EXIT_GOOD and at least
+ * one (with verb->many_mounts; exactly one without), or an exit status after a line on stderr. */
+int targets_find(const struct verb *verb, const struct ctl_options *options, unsigned index,
+                 GPtrArray **ret_targets);
+
+/* Sends one request and gives its result.  `args` is JSON text or NULL.  Returns EXIT_GOOD, or
+ * EXIT_FAILED after a line on stderr.  `ret_pid` (or NULL): the daemon's process id, 0 if it cannot
+ * be seen from here. */
+int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
+               const char *args, JsonNode **ret_result, pid_t *ret_pid);
+
+/* True while a mount with this mount's device is in /proc/self/mountinfo. */
+bool target_mounted(const struct target *target);
+
+/* Fills in what --state left out, as verb status gives it: `device` is "MAJOR:MINOR".  NULL or
+ * nonsense is ignored. */
+void target_complete(struct target *target, const char *mountpoint, const char *device);

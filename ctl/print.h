@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * print: what several verbs print alike.  Everything goes to stdout.
+ */
+#include <json-glib/json-glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The keys of a handle, in the order of the contract; NULL-terminated. */
+extern const char *const handle_columns[];
+
+/* `text` as a terminal may see it: control characters and what the locale's character set cannot
+ * show become \uXXXX (and a backslash \\).  Free with g_free(). */
+char *print_escape(const char *text);
+
+/* A member as text, "" when it is missing or null; integers and strings as they are, `opened`-like
+ * doubles with six digits.  Free with g_free(). */
+char *member_text(JsonObject *object, const char *key);
+/* A member as a number, 0 when it is none. */
+int64_t member_int(JsonObject *object, const char *key);
+/* A member that is a string, else NULL; borrowed. */
+const char *member_string(JsonObject *object, const char *key);
+
+/* The JSON as it came: an array with one element a line, anything else indented. */
+void print_json(JsonNode *node);
+
+/* A table of handles with these columns (NULL-terminated, each one of handle_columns or
+ * "mountpoint"), aligned, numbers to the right.  `rows` must hold objects. */
+void print_table(JsonArray *rows, char **columns, bool headings);
+
+/* "key: value" lines, objects inside indented. */
+void print_object(JsonObject *object, unsigned indent);
+
+/* True if `node` is an array of objects only. */
+bool is_array_of_objects(JsonNode *node);

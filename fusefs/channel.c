@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The two hooks of fuse_session_custom_io(), on the raw messages of <linux/fuse.h>.
+ *
+ * Who owns what: libfuse owns the request buffer that channel_read() fills, and the reply that
+ * channel_writev() gets; both may be changed in place before they are passed on.  libfuse's hooks
+ * get the session's userdata, which is the mount; the channel is reached through it.
+ *
+ * The counters are atomic; what belongs to a request is thread-local; what INIT agreed on is
+ * written once, by the thread that serves INIT, before `ready` is called.
+ */
+#include "fusefs/channel.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Newer than the linux/fuse.h of Debian 12 (kernel 6.1); include/uapi/linux/fuse.h of kernel 6.18.
+ */
+#ifndef FUSE_DIRECT_IO_ALLOW_MMAP
+#define FUSE_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
+#endif
+#ifndef FUSE_PASSTHROUGH
+#define FUSE_PASSTHROUGH (1ULL << 37)
+#endif
+#ifndef FUSE_HAS_RESEND
+#define FUSE_HAS_RESEND (1ULL << 39)
+#endif
+
+#define OPCODE_TMPFILE 51 /* FUSE_TMPFILE, kernel 6.2 */
+
+/* The fuse_setxattr_in of libfuse 3.14 has no flags; the kernel's has, once SETXATTR_EXT is agreed.
+ */
+#define SETXATTR_IN_SIZE_OLD 8
+#define SETXATTR_IN_SIZE_EXT 16
+
+struct channel {
+        void (*ready)(void *data);
+        void *data;
+        _Atomic uint64_t counts[CHANNEL_OPCODES]; /* [0]: those without a name */
+        uint64_t offered;                         /* flags of the INIT request */
+        bool setxattr_ext;                        /* agreed on by us, not by libfuse */
+        struct channel_features features;
+};
+
+static _Thread_local struct channel_request current;
+
+const struct channel_request *channel_request(void)
+{
+        return &current;
+}
+
+static const char *const opcode_names[CHANNEL_OPCODES] = {
+        [FUSE_LOOKUP] = "lookup",
+        [FUSE_FORGET] = "forget",
+        [FUSE_GETATTR] = "getattr",
+        [FUSE_SETATTR] = "setattr",
+        [FUSE_READLINK] = "readlink",
+        [FUSE_SYMLINK] = "symlink",
+        [FUSE_MKNOD] = "mknod",
+        [FUSE_MKDIR] = "mkdir",
+        [FUSE_UNLINK] = "unlink",
+        [FUSE_RMDIR] = "rmdir",
+        [FUSE_RENAME] = "rename",
+        [FUSE_LINK] = "link",
+        [FUSE_OPEN] = "open",
+        [FUSE_READ] = "read",
+        [FUSE_WRITE] = "write",
+        [FUSE_STATFS] = "statfs",
+        [FUSE_RELEASE] = "release",
+        [FUSE_FSYNC] = "fsync",
+        [FUSE_SETXATTR] = "setxattr",
+        [FUSE_GETXATTR] = "getxattr",
+        [FUSE_LISTXATTR] = "listxattr",
+        [FUSE_REMOVEXATTR] = "removexattr",
+        [FUSE_FLUSH] = "flush",
+        [FUSE_INIT] = "init",
+        [FUSE_OPENDIR] = "opendir",
+        [FUSE_READDIR] = "readdir",
+        [FUSE_RELEASEDIR] = "releasedir",
+        [FUSE_FSYNCDIR] = "fsyncdir",
+        [FUSE_GETLK] = "getlk",
+        [FUSE_SETLK] = "setlk",
+        [FUSE_SETLKW] = "setlkw",
+        [FUSE_ACCESS] = "access",
+        [FUSE_CREATE] = "create",
+        [FUSE_INTERRUPT] = "interrupt",
+        [FUSE_BMAP] = "bmap",
+        [FUSE_DESTROY] = "destroy",
+        [FUSE_IOCTL] = "ioctl",
+        [FUSE_POLL] = "poll",
+        [FUSE_NOTIFY_REPLY] = "notify_reply",
+        [FUSE_BATCH_FORGET] = "batch_forget",
+        [FUSE_FALLOCATE] = "fallocate",
+        [FUSE_READDIRPLUS] = "readdirplus",
+        [FUSE_RENAME2] = "rename2",
+        [FUSE_LSEEK] = "lseek",
+        [FUSE_COPY_FILE_RANGE] = "copy_file_range",
+        [FUSE_SETUPMAPPING] = "setupmapping",
+        [FUSE_REMOVEMAPPING] = "removemapping",
+        [FUSE_SYNCFS] = "syncfs",
+        [OPCODE_TMPFILE] = "tmpfile",
+        [52] = "statx",
+        [53] = "copy_file_range_64",
+};
+
+const char *channel_opcode_name(unsigned opcode)
+{
+        return opcode < CHANNEL_OPCODES ? opcode_names[opcode] : NULL;
+}
+
+uint64_t channel_count(struct channel *channel, unsigned opcode)
+{
+        return atomic_load_explicit(&channel->counts[opcode], memory_order_relaxed);
+}
+
+static void note_init(struct channel *channel, const struct fuse_in_header *in, const void *body)
+{
+        const struct fuse_init_in *init = body;
+
+        if (in->len < sizeof *in + offsetof(struct fuse_init_in, flags2))
+                return;
+        channel->offered = init->flags;
+        if ((init->flags & FUSE_INIT_EXT) && in->len >= sizeof *in + sizeof *init)
+                channel->offered |= (uint64_t)init->flags2 << 32;
+        channel->features.proto_major = init->major;
+        channel->features.proto_minor = init->minor;
+        channel->features.passthrough = channel->offered & FUSE_PASSTHROUGH;
+        channel->features.resend = channel->offered & FUSE_HAS_RESEND;
+}
+
+/* Takes the flags out of a SETXATTR, so that libfuse 3.14 finds name and value where it expects
+ * them. Returns the request's new size. */
+static size_t shorten_setxattr(struct fuse_in_header *in, char *body, size_t size)
+{
+        const size_t cut = SETXATTR_IN_SIZE_EXT - SETXATTR_IN_SIZE_OLD;
+
+        if (size < sizeof *in + SETXATTR_IN_SIZE_EXT)
+                return size;
+        memmove(body + SETXATTR_IN_SIZE_OLD, body + SETXATTR_IN_SIZE_EXT,
+                size - sizeof *in - SETXATTR_IN_SIZE_EXT);
+        in->len = (uint32_t)(size - cut);
+        return size - cut;
+}
+
+/* Looks at a request that was just read, of `size` bytes; returns the size to tell libfuse. */
+static size_t note_request(struct channel *channel, struct fuse_in_header *in, size_t size)
+{
+        void *body = in + 1;
+        const uint32_t opcode = in->opcode;
+
+        current = (struct channel_request){.opcode = opcode, .unique = in->unique};
+        atomic_fetch_add_explicit(&channel->counts[channel_opcode_name(opcode) ? opcode : 0], 1,
+                                  memory_order_relaxed);
+        switch (opcode) {
+        case FUSE_INIT:
+                note_init(channel, in, body);
+                break;
+        case FUSE_OPEN:
+                current.kill_suidgid =
+                        ((struct fuse_open_in *)body)->open_flags & FUSE_OPEN_KILL_SUIDGID;
+                break;
+        case OPCODE_TMPFILE: /* the same body, name and reply as CREATE */
+                in->opcode = FUSE_CREATE;
+                current.tmpfile = true;
+                /* fall through */
+        case FUSE_CREATE:
+                current.kill_suidgid =
+                        ((struct fuse_create_in *)body)->open_flags & FUSE_OPEN_KILL_SUIDGID;
+                break;
+        case FUSE_WRITE:
+                current.kill_suidgid =
+                        ((struct fuse_write_in *)body)->write_flags & FUSE_WRITE_KILL_SUIDGID;
+                break;
+        case FUSE_SETATTR:
+                current.kill_suidgid = ((struct fuse_setattr_in *)body)->valid & FATTR_KILL_SUIDGID;
+                break;
+        case FUSE_SETXATTR:
+                if (!channel->setxattr_ext)
+                        break;
+                current.kill_suidgid = ((struct fuse_setxattr_in *)body)->setxattr_flags &
+                                       FUSE_SETXATTR_ACL_KILL_SGID;
+                return shorten_setxattr(in, body, size);
+        default:
+                break;
+        }
+        return size;
+}
+
+static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
+{
+        const struct k42_mount *mount = userdata;
+        ssize_t n = read(fd, buf, len);
+
+        if (n >= (ssize_t)sizeof(struct fuse_in_header))
+                return (ssize_t)note_request(mount->channel, buf, (size_t)n);
+        return n;
+}
+
+/* Completes the INIT reply: what libfuse 3.14 does not ask for, if the kernel offers it. */
+static void complete_init_reply(struct channel *channel, struct fuse_init_out *out, size_t size)
+{
+        struct channel_features *features = &channel->features;
+        uint64_t want;
+
+        if (size < FUSE_COMPAT_22_INIT_OUT_SIZE)
+                return;
+        want = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT;
+        if (out->flags & FUSE_SETXATTR_EXT)
+                want &= ~(uint64_t)FUSE_SETXATTR_EXT; /* a libfuse that knows it */
+        if (size >= sizeof *out && (channel->offered & FUSE_INIT_EXT))
+                want |= FUSE_INIT_EXT | FUSE_DIRECT_IO_ALLOW_MMAP;
+        want &= channel->offered;
+        out->flags |= (uint32_t)want;
+        if (want & FUSE_INIT_EXT)
+                out->flags2 |= (uint32_t)(want >> 32);
+
+        channel->setxattr_ext = want & FUSE_SETXATTR_EXT;
+        features->parallel_dirops = out->flags & FUSE_PARALLEL_DIROPS;
+        features->killpriv_v2 = out->flags & FUSE_HANDLE_KILLPRIV_V2;
+        features->posix_acl = out->flags & FUSE_POSIX_ACL;
+        features->readdirplus = out->flags & FUSE_DO_READDIRPLUS;
+}
+
+static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+        struct k42_mount *mount = userdata;
+        struct channel *channel = mount->channel;
+        const struct fuse_out_header *out = iov[0].iov_base;
+        const bool is_init = current.opcode == FUSE_INIT && out->unique == current.unique &&
+                             out->error == 0 && count == 2;
+        ssize_t n;
+
+        if (is_init)
+                complete_init_reply(channel, iov[1].iov_base, iov[1].iov_len);
+        n = writev(fd, iov, count);
+        if (is_init && n >= 0) {
+                current.opcode = 0; /* this thread may never read another request */
+                channel->ready(channel->data);
+        }
+        return n;
+}
+
+int channel_new(struct fuse_session *se, int fd, void (*ready)(void *data), void *data,
+                struct channel **ret_channel)
+{
+        static const struct fuse_custom_io io = {.read = channel_read, .writev = channel_writev};
+        struct channel *channel = calloc(1, sizeof *channel);
+        int r;
+
+        if (!channel)
+                return -ENOMEM;
+        channel->ready = ready;
+        channel->data = data;
+        r = fuse_session_custom_io(se, &io, fd);
+        if (r < 0) {
+                free(channel);
+                return r;
+        }
+        *ret_channel = channel;
+        return 0;
+}
+
+void channel_free(struct channel *channel)
+{
+        free(channel);
+}
+
+void channel_get_features(struct channel *channel, struct channel_features *ret_features)
+{
+        *ret_features = channel->features;
+}

@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * control: connections, and nothing about what is said on them.
+ *
+ * The main thread owns the listener and every connection: it accepts, reads the request and writes
+ * the answer, never waiting.  When a request is whole the connection is lent to a thread of the
+ * pool, which makes the answer and gives it back by the source `done`; meanwhile the main thread
+ * leaves it alone.  So nothing here has a lock.
+ *
+ * What one peer can do to others: it has READ_US to send its request, IDLE_US between two pieces of
+ * the answer that it takes and TOTAL_US for all; there are CONNECTIONS_MAX at a time, of which
+ * users other than root and the owner get half, and one of them an eighth.
+ */
+#include "fusefs/control.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "ctl/control_protocol.h"
+#include "ctl/json_text.h"
+#include "fusefs/control_verbs.h"
+#include "fusefs/state_dir.h"
+
+#define CONNECTIONS_MAX   64
+#define CONNECTIONS_OTHER (CONNECTIONS_MAX / 2)
+#define CONNECTIONS_USER  (CONNECTIONS_MAX / 8)
+#define POOL_THREADS      4
+#define READ_US           (10 * G_TIME_SPAN_SECOND)
+#define IDLE_US           (10 * G_TIME_SPAN_SECOND)
+#define TOTAL_US          (120 * G_TIME_SPAN_SECOND)
+#define ACCEPT_PAUSE_MS   200
+
+struct control {
+        struct k42_mount *mount;
+        void (*quit)(void *data);
+        void *data;
+        GMainContext *context;
+        GThreadPool *pool;
+        int fd;
+        GSource *listener; /* NULL while accepting pauses */
+        GSource *pause;
+        bool pause_told;
+        GQueue connections;
+        char *device_link, *device_link_parent; /* NULL: not made */
+};
+
+struct connection {
+        struct control *control;
+        GList link;
+        int fd;
+        struct control_peer peer;
+        char *request;
+        size_t length, room;
+        struct json_text answer;
+        size_t sent;
+        bool quit;
+        int64_t last; /* monotonic µs; TOTAL_US after the request */
+        GSource *io, *deadline;
+        GSource *done; /* made by the pool's thread, the last thing that it does */
+};
+
+static void drop_source(GSource **source)
+{
+        if (!*source)
+                return;
+        g_source_destroy(*source);
+        g_source_unref(*source);
+        *source = NULL;
+}
+
+static void connection_free(struct connection *connection)
+{
+        struct control *control = connection->control;
+
+        drop_source(&connection->io);
+        drop_source(&connection->deadline);
+        drop_source(&connection->done);
+        g_queue_unlink(&control->connections, &connection->link);
+        close(connection->fd);
+        free(connection->request);
+        json_text_clear(&connection->answer);
+        free(connection);
+}
+
+static GSource *watch(struct control *control, int fd, GIOCondition condition, GUnixFDSourceFunc fn,
+                      void *data)
+{
+        GSource *source = g_unix_fd_source_new(fd, condition);
+
+        g_source_set_callback(source, G_SOURCE_FUNC(fn), data, NULL);
+        g_source_attach(source, control->context);
+        return source;
+}
+
+static gboolean deadline_dispatch(GSource *source, GSourceFunc fn, void *data)
+{
+        /* not a timeout source: that would set its next time itself after the callback has */
+        g_source_set_ready_time(source, -1);
+        return fn(data);
+}
+
+static GSourceFuncs deadline_funcs = {.dispatch = deadline_dispatch};
+
+static void set_deadline(struct connection *connection, int64_t from_now)
+{
+        int64_t at = g_get_monotonic_time() + from_now;
+
+        if (connection->last > 0)
+                at = MIN(at, connection->last);
+        g_source_set_ready_time(connection->deadline, at);
+}
+
+/* ---- writing ---- */
+
+static void connection_end(struct connection *connection)
+{
+        struct control *control = connection->control;
+        bool quit = connection->quit;
+
+        connection_free(connection);
+        if (quit)
+                control->quit(control->data);
+}
+
+static gboolean on_writable(int fd, GIOCondition condition, void *data)
+{
+        struct connection *connection = data;
+        struct json_text *answer = &connection->answer;
+        ssize_t n;
+
+        n = send(fd, answer->data + connection->sent, answer->length - connection->sent,
+                 MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return G_SOURCE_CONTINUE;
+        if (n > 0) {
+                connection->sent += (size_t)n;
+                if (connection->sent < answer->length) {
+                        set_deadline(connection, IDLE_US);
+                        return G_SOURCE_CONTINUE;
+                }
+        }
+        connection_end(connection); /* all sent, or the peer is gone */
+        return G_SOURCE_CONTINUE;
+}
+
+static void start_writing(struct connection *connection)
+{
+        drop_source(&connection->io);
+        if (connection->answer.length == 0) { /* not even an error line could be made */
+                connection_end(connection);
+                return;
+        }
+        connection->last = g_get_monotonic_time() + TOTAL_US;
+        set_deadline(connection, IDLE_US);
+        connection->io =
+                watch(connection->control, connection->fd, G_IO_OUT, on_writable, connection);
+}
+
+/* ---- in the pool ---- */
+
+static gboolean on_done(void *data)
+{
+        struct connection *connection = data;
+
+        drop_source(&connection->done);
+        start_writing(connection);
+        return G_SOURCE_CONTINUE;
+}
+
+static void serve(void *task, void *data)
+{
+        struct connection *connection = task;
+        struct control *control = data;
+        GSource *done;
+
+        connection->quit = control_serve(control->mount, &connection->peer, connection->request,
+                                         connection->length, &connection->answer);
+        done = g_idle_source_new();
+        g_source_set_priority(done, G_PRIORITY_DEFAULT);
+        g_source_set_callback(done, on_done, connection, NULL);
+        connection->done = done;
+        /* the main thread may run it, and free the connection, before this returns */
+        g_source_ref(done);
+        g_source_attach(done, control->context);
+        g_source_unref(done);
+}
+
+/* ---- reading ---- */
+
+static void refuse(struct connection *connection, const char *error)
+{
+        control_refuse(&connection->answer, error);
+        start_writing(connection);
+}
+
+static void request_complete(struct connection *connection, size_t length)
+{
+        drop_source(&connection->io);
+        g_source_set_ready_time(connection->deadline, -1);
+        connection->length = length;
+        /* GThreadPool keeps a task when it cannot start a thread for it */
+        g_thread_pool_push(connection->control->pool, connection, NULL);
+}
+
+static bool make_room(struct connection *connection)
+{
+        size_t room = connection->room ? connection->room * 4 : 1024;
+        char *grown;
+
+        if (connection->length < connection->room)
+                return true;
+        room = MIN(room, (size_t)CONTROL_REQUEST_MAX + 1);
+        grown = realloc(connection->request, room);
+        if (!grown)
+                return false;
+        connection->request = grown;
+        connection->room = room;
+        return true;
+}
+
+static gboolean on_readable(int fd, GIOCondition condition, void *data)
+{
+        struct connection *connection = data;
+        const char *end;
+        ssize_t n;
+
+        if (!make_room(connection)) {
+                connection_free(connection);
+                return G_SOURCE_CONTINUE;
+        }
+        n = recv(fd, connection->request + connection->length,
+                 connection->room - connection->length, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return G_SOURCE_CONTINUE;
+        if (n <= 0) { /* gone before its line was whole */
+                connection_free(connection);
+                return G_SOURCE_CONTINUE;
+        }
+        end = memchr(connection->request + connection->length, '\n', (size_t)n);
+        connection->length += (size_t)n;
+        if (end)
+                request_complete(connection, (size_t)(end - connection->request));
+        else if (connection->length > CONTROL_REQUEST_MAX)
+                refuse(connection, "the request is too long");
+        return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_deadline(void *data)
+{
+        struct connection *connection = data;
+
+        if (connection->answer.length == 0)
+                refuse(connection, "no request came");
+        else
+                connection_end(connection);
+        return G_SOURCE_CONTINUE;
+}
+
+/* ---- accepting ---- */
+
+static const char *too_many(struct control *control, const struct control_peer *peer)
+{
+        unsigned others = 0, same = 0;
+
+        if (control->connections.length >= CONNECTIONS_MAX)
+                return "too many connections";
+        if (peer->may_all)
+                return NULL;
+        for (GList *l = control->connections.head; l; l = l->next) {
+                const struct connection *connection = l->data;
+
+                others += !connection->peer.may_all;
+                same += connection->peer.uid == peer->uid;
+        }
+        return others >= CONNECTIONS_OTHER || same >= CONNECTIONS_USER ? "too many connections"
+                                                                       : NULL;
+}
+
+static void send_refusal(int fd, const char *error)
+{
+        g_auto(K42JsonText) text = JSON_TEXT_INIT;
+
+        control_refuse(&text, error);
+        if (text.length > 0 && send(fd, text.data, text.length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+                g_debug("control: the peer was gone before it was refused");
+        close(fd);
+}
+
+static void take_connection(struct control *control, int fd)
+{
+        struct connection *connection;
+        struct control_peer peer;
+        struct ucred cred;
+        socklen_t size = sizeof(cred);
+        const char *error;
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0 || size != sizeof(cred)) {
+                close(fd);
+                return;
+        }
+        peer = (struct control_peer){
+                .uid = cred.uid,
+                .pid = cred.pid,
+                .may_all = cred.uid == 0 || cred.uid == geteuid(),
+        };
+        error = too_many(control, &peer);
+        if (error) {
+                send_refusal(fd, error);
+                return;
+        }
+        connection = calloc(1, sizeof(*connection));
+        if (!connection) {
+                close(fd);
+                return;
+        }
+        connection->control = control;
+        connection->fd = fd;
+        connection->peer = peer;
+        connection->link.data = connection;
+        g_queue_push_tail_link(&control->connections, &connection->link);
+        connection->deadline = g_source_new(&deadline_funcs, sizeof(GSource));
+        g_source_set_callback(connection->deadline, on_deadline, connection, NULL);
+        g_source_attach(connection->deadline, control->context);
+        set_deadline(connection, READ_US);
+        connection->io = watch(control, fd, G_IO_IN, on_readable, connection);
+}
+
+static void listen_again(struct control *control);
+
+static gboolean on_pause_over(void *data)
+{
+        struct control *control = data;
+
+        drop_source(&control->pause);
+        listen_again(control);
+        return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_connection(int listen_fd, GIOCondition condition, void *data)
+{
+        struct control *control = data;
+        int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd >= 0) {
+                control->pause_told = false;
+                take_connection(control, fd);
+                return G_SOURCE_CONTINUE;
+        }
+        if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+                return G_SOURCE_CONTINUE;
+        /* no descriptors or memory: the connection stays in the queue and would wake us at once */
+        if (!control->pause_told)
+                g_warning("control: cannot take a connection: %s", g_strerror(errno));
+        control->pause_told = true;
+        drop_source(&control->listener);
+        control->pause = g_timeout_source_new(ACCEPT_PAUSE_MS);
+        g_source_set_callback(control->pause, on_pause_over, control, NULL);
+        g_source_attach(control->pause, control->context);
+        return G_SOURCE_CONTINUE;
+}
+
+static void listen_again(struct control *control)
+{
+        control->listener = watch(control, control->fd, G_IO_IN, on_connection, control);
+}
+
+/* The path of a socket is at most 107 bytes long, that of a directory is not. */
+static int make_socket(struct state_dir *dir, int *ret_fd)
+{
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        int fd, r;
+
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        g_snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+                   state_dir_fd(dir), CONTROL_SOCKET_NAME);
+        if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+            fchmodat(state_dir_fd(dir), CONTROL_SOCKET_NAME, 0666, 0) < 0 ||
+            listen(fd, CONNECTIONS_MAX) < 0) {
+                r = -errno;
+                close(fd);
+                unlinkat(state_dir_fd(dir), CONTROL_SOCKET_NAME, 0);
+                return r;
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+/* ---- the link by which k42ctl finds us ---- */
+
+/* Without it k42ctl asks the mount itself, so failing is no error. */
+static void make_device_link(struct control *control)
+{
+        g_autofree char *parent = control_state_parent(geteuid());
+        g_autofree char *path = control_device_link(geteuid(), major(control->mount->dev),
+                                                    minor(control->mount->dev));
+        const char *target = state_dir_path(control->mount->state_dir);
+
+        if (control->mount->dev == 0)
+                return;
+        if (mkdir(parent, geteuid() == 0 ? 0755 : 0700) == 0) {
+                if (geteuid() == 0 && chmod(parent, 0755) < 0)
+                        g_debug("%s: chmod: %s", parent, g_strerror(errno));
+        } else if (errno != EEXIST) {
+                return;
+        }
+        /* one that is there is a dead daemon's: the device number is ours now */
+        unlink(path);
+        if (symlink(target, path) < 0) {
+                rmdir(parent);
+                return;
+        }
+        control->device_link = g_steal_pointer(&path);
+        control->device_link_parent = g_steal_pointer(&parent);
+}
+
+static void remove_device_link(struct control *control)
+{
+        g_autofree char *target = NULL;
+
+        if (!control->device_link)
+                return;
+        target = g_file_read_link(control->device_link, NULL);
+        /* after umount another mount may have got the device number */
+        if (target && g_str_equal(target, state_dir_path(control->mount->state_dir)))
+                unlink(control->device_link);
+        rmdir(control->device_link_parent);
+}
+
+int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
+                  struct control **ret_control)
+{
+        struct control *control = g_new0(struct control, 1);
+        GError *error = NULL;
+        int r;
+
+        control->mount = mount;
+        control->quit = quit;
+        control->data = data;
+        control->fd = -1;
+        g_queue_init(&control->connections);
+        control->context = g_main_context_ref_thread_default();
+        r = make_socket(mount->state_dir, &control->fd);
+        if (r < 0) {
+                g_warning("%s: cannot make the control socket: %s",
+                          state_dir_path(mount->state_dir), g_strerror(-r));
+                control_stop(control);
+                return r;
+        }
+        /* exclusive: its threads are started now, not at the first request when there may be no
+         * memory */
+        control->pool = g_thread_pool_new(serve, control, POOL_THREADS, TRUE, &error);
+        if (error) {
+                g_warning("control: cannot start a thread: %s", error->message);
+                g_error_free(error);
+                control_stop(control);
+                return -EAGAIN;
+        }
+        make_device_link(control);
+        listen_again(control);
+        *ret_control = control;
+        return 0;
+}
+
+void control_stop(struct control *control)
+{
+        if (!control)
+                return;
+        drop_source(&control->listener);
+        drop_source(&control->pause);
+        if (control->fd >= 0) {
+                close(control->fd);
+                unlinkat(state_dir_fd(control->mount->state_dir), CONTROL_SOCKET_NAME, 0);
+        }
+        /* requests that no thread has begun are dropped, the others are waited for */
+        if (control->pool)
+                g_thread_pool_free(control->pool, TRUE, TRUE);
+        while (control->connections.head)
+                connection_free(control->connections.head->data);
+        remove_device_link(control);
+        g_main_context_unref(control->context);
+        g_free(control->device_link);
+        g_free(control->device_link_parent);
+        g_free(control);
+}

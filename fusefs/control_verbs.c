@@ -1,0 +1,623 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Verbs run in the threads of control.c's pool, several at a time.  They own nothing that outlives
+ * the call; what they read is protected by its own parts.  Rows come from the store one by one and
+ * become text at once, on the store's thread, while the verb waits.
+ */
+#include "fusefs/control_verbs.h"
+
+#include <errno.h>
+#include <json-glib/json-glib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "ctl/control_protocol.h"
+#include "fusefs/channel.h"
+#include "fusefs/node.h"
+#include "fusefs/proc_files.h"
+#include "fusefs/reconcile.h"
+#include "fusefs/state_dir.h"
+
+#define REQUEST_DEPTH_MAX 8
+/* Lineage is as long as a chain of forks; more than this of it nobody reads. */
+#define ANCESTORS_MAX 1000
+
+struct call {
+        struct k42_mount *mount;
+        const struct control_peer *peer;
+        JsonObject *args; /* NULL: none given */
+        struct json_text *result;
+        const char *error; /* when a verb answers -EINVAL or the like with words of its own */
+        bool quit;
+};
+
+static uid_t uid_filter(const struct control_peer *peer)
+{
+        return peer->may_all ? (uid_t)-1 : peer->uid;
+}
+
+/* ---- one handle as JSON ---- */
+
+static void put_columns(struct json_text *text, const struct store_handle_row *row)
+{
+        json_text_key(text, "handle");
+        json_text_string(text, row->handle);
+        json_text_key(text, "parent");
+        json_text_string(text, row->parent);
+        json_text_key(text, "pid");
+        json_text_int(text, row->pid);
+        json_text_key(text, "ppid");
+        json_text_int(text, row->ppid);
+        json_text_key(text, "uid");
+        json_text_int(text, row->uid);
+        json_text_key(text, "comm");
+        json_text_string(text, row->comm);
+        json_text_key(text, "exe");
+        json_text_string(text, row->exe);
+        json_text_key(text, "path");
+        json_text_string(text, row->path);
+        json_text_key(text, "type");
+        json_text_string(text, row->type);
+        json_text_key(text, "flags");
+        json_text_string(text, row->flags);
+        json_text_key(text, "rights");
+        json_text_string(text, row->rights);
+        json_text_key(text, "class");
+        json_text_string(text, row->io_class);
+        json_text_key(text, "sharing");
+        json_text_string(text, row->sharing);
+        json_text_key(text, "opened");
+        json_text_seconds(text, row->opened);
+        json_text_key(text, "reads");
+        json_text_uint(text, row->reads);
+        json_text_key(text, "read_bytes");
+        json_text_uint(text, row->read_bytes);
+        json_text_key(text, "writes");
+        json_text_uint(text, row->writes);
+        json_text_key(text, "write_bytes");
+        json_text_uint(text, row->write_bytes);
+}
+
+static void put_row(struct json_text *text, const struct store_handle_row *row)
+{
+        json_text_open(text, '{');
+        put_columns(text, row);
+        json_text_close(text, '}');
+}
+
+/* ---- list ---- */
+
+struct identity {
+        uint64_t handle, description, ino;
+};
+
+struct listing {
+        struct json_text *text;
+        bool identity;
+        struct identity *identities; /* sorted by handle */
+        size_t n, room;
+        bool failed;
+};
+
+static int compare_identity(const void *a, const void *b)
+{
+        const struct identity *x = a, *y = b;
+
+        return x->handle < y->handle ? -1 : x->handle > y->handle;
+}
+
+static void collect_identity(struct xobj *xobj, void *data)
+{
+        struct listing *listing = data;
+        const struct open_client_data *open_data = (const void *)xobj_client_data(xobj);
+        dev_t dev;
+        ino_t ino;
+
+        if (listing->n == listing->room) {
+                size_t room = listing->room ? listing->room * 2 : 256;
+                struct identity *grown = reallocarray(listing->identities, room, sizeof(*grown));
+
+                if (!grown) {
+                        listing->failed = true;
+                        return;
+                }
+                listing->identities = grown;
+                listing->room = room;
+        }
+        node_identity(xobj_object(xobj), &dev, &ino);
+        listing->identities[listing->n++] = (struct identity){
+                .handle = xobj_token(xobj),
+                .description = open_data->description->id,
+                .ino = ino,
+        };
+}
+
+static void put_identity(struct listing *listing, const char *handle)
+{
+        struct identity key = {0}, *found = NULL;
+        char id[ID_STRING_MAX];
+
+        if (id_parse(handle, &key.handle) == 0 && listing->n > 0)
+                found = bsearch(&key, listing->identities, listing->n, sizeof(key),
+                                compare_identity);
+        json_text_key(listing->text, "description");
+        json_text_string(listing->text, found ? id_format(found->description, id) : NULL);
+        json_text_key(listing->text, "inode");
+        if (found)
+                json_text_uint(listing->text, found->ino);
+        else
+                json_text_null(listing->text);
+}
+
+static void list_row(const struct store_handle_row *row, void *data)
+{
+        struct listing *listing = data;
+
+        json_text_open(listing->text, '{');
+        put_columns(listing->text, row);
+        if (listing->identity)
+                put_identity(listing, row->handle);
+        json_text_close(listing->text, '}');
+}
+
+static bool wants_identity(JsonObject *args)
+{
+        JsonNode *node = args ? json_object_get_member(args, "identity") : NULL;
+
+        return node && JSON_NODE_HOLDS_VALUE(node) &&
+               json_node_get_value_type(node) == G_TYPE_BOOLEAN && json_node_get_boolean(node);
+}
+
+static int verb_list(struct call *call)
+{
+        struct listing listing = {.text = call->result, .identity = wants_identity(call->args)};
+        int r;
+
+        reconcile_handles(call->mount);
+        if (listing.identity) {
+                cobj_foreach_handle(call->mount->cobj, collect_identity, &listing);
+                if (listing.n > 0)
+                        qsort(listing.identities, listing.n, sizeof(struct identity),
+                              compare_identity);
+        }
+        json_text_open(call->result, '[');
+        r = listing.failed ? -ENOMEM
+                           : store_foreach_open_handle(call->mount->store, uid_filter(call->peer),
+                                                       list_row, &listing);
+        json_text_close(call->result, ']');
+        free(listing.identities);
+        return r;
+}
+
+/* ---- show ---- */
+
+/* Two passes over the rows, so that only the few that are wanted are ever kept. */
+struct lineage {
+        uint64_t handle, parent; /* 0: none */
+};
+
+struct showing {
+        uint64_t wanted;
+        struct lineage *all;
+        size_t n, room;
+        uint64_t ancestors[ANCESTORS_MAX]; /* nearest first */
+        struct json_text ancestor_texts[ANCESTORS_MAX];
+        size_t n_ancestors;
+        struct json_text self, children;
+        bool failed;
+};
+typedef struct showing K42Showing;
+
+static void showing_free(struct showing *showing)
+{
+        for (size_t i = 0; i < showing->n_ancestors; i++)
+                json_text_clear(&showing->ancestor_texts[i]);
+        json_text_clear(&showing->self);
+        json_text_clear(&showing->children);
+        free(showing->all);
+        free(showing);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Showing, showing_free)
+
+static uint64_t parse_or_none(const char *handle)
+{
+        uint64_t id;
+
+        return handle && id_parse(handle, &id) == 0 ? id : ID_NONE;
+}
+
+static void lineage_row(const struct store_handle_row *row, void *data)
+{
+        struct showing *showing = data;
+
+        if (showing->n == showing->room) {
+                size_t room = showing->room ? showing->room * 2 : 256;
+                struct lineage *grown = reallocarray(showing->all, room, sizeof(*grown));
+
+                if (!grown) {
+                        showing->failed = true;
+                        return;
+                }
+                showing->all = grown;
+                showing->room = room;
+        }
+        showing->all[showing->n++] =
+                (struct lineage){parse_or_none(row->handle), parse_or_none(row->parent)};
+}
+
+static int compare_lineage(const void *a, const void *b)
+{
+        const struct lineage *x = a, *y = b;
+
+        return x->handle < y->handle ? -1 : x->handle > y->handle;
+}
+
+static const struct lineage *find_lineage(struct showing *showing, uint64_t handle)
+{
+        struct lineage key = {.handle = handle};
+
+        return showing->n == 0
+                       ? NULL
+                       : bsearch(&key, showing->all, showing->n, sizeof(key), compare_lineage);
+}
+
+static void find_ancestors(struct showing *showing)
+{
+        const struct lineage *at = find_lineage(showing, showing->wanted);
+
+        while (at && at->parent != ID_NONE && showing->n_ancestors < ANCESTORS_MAX) {
+                showing->ancestors[showing->n_ancestors++] = at->parent;
+                at = find_lineage(showing, at->parent);
+        }
+}
+
+static void show_row(const struct store_handle_row *row, void *data)
+{
+        struct showing *showing = data;
+        uint64_t handle = parse_or_none(row->handle);
+
+        if (handle == showing->wanted) {
+                put_columns(&showing->self, row);
+                return;
+        }
+        if (parse_or_none(row->parent) == showing->wanted)
+                put_row(&showing->children, row);
+        for (size_t i = 0; i < showing->n_ancestors; i++)
+                if (showing->ancestors[i] == handle && showing->ancestor_texts[i].length == 0)
+                        put_row(&showing->ancestor_texts[i], row);
+}
+
+static void put_show(struct json_text *result, struct showing *showing)
+{
+        char id[ID_STRING_MAX];
+
+        json_text_open(result, '{');
+        json_text_value(result, &showing->self);
+        json_text_key(result, "children");
+        json_text_open(result, '[');
+        if (showing->children.length > 0)
+                json_text_value(result, &showing->children);
+        json_text_close(result, ']');
+        json_text_key(result, "ancestors");
+        json_text_open(result, '[');
+        for (size_t i = 0; i < showing->n_ancestors; i++) {
+                if (showing->ancestor_texts[i].length > 0) {
+                        json_text_value(result, &showing->ancestor_texts[i]);
+                        continue;
+                }
+                /* closed, or somebody else's */
+                json_text_open(result, '{');
+                json_text_key(result, "handle");
+                json_text_string(result, id_format(showing->ancestors[i], id));
+                json_text_close(result, '}');
+        }
+        json_text_close(result, ']');
+        json_text_close(result, '}');
+        if (showing->children.failed)
+                result->failed = true;
+}
+
+static int verb_show(struct call *call)
+{
+        g_autoptr(K42Showing) showing = calloc(1, sizeof(*showing));
+        JsonNode *node = call->args ? json_object_get_member(call->args, "handle") : NULL;
+        const char *handle = NULL;
+        int r;
+
+        if (node && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING)
+                handle = json_node_get_string(node);
+        if (!showing)
+                return -ENOMEM;
+        if (!handle || id_parse(handle, &showing->wanted) < 0) {
+                call->error = "a handle is written INDEX.GENERATION, as list shows it";
+                return -EINVAL;
+        }
+        reconcile_handles(call->mount);
+        r = store_foreach_open_handle(call->mount->store, uid_filter(call->peer), lineage_row,
+                                      showing);
+        if (r < 0)
+                return r;
+        if (showing->failed)
+                return -ENOMEM;
+        if (showing->n > 0)
+                qsort(showing->all, showing->n, sizeof(*showing->all), compare_lineage);
+        find_ancestors(showing);
+        r = store_foreach_open_handle(call->mount->store, uid_filter(call->peer), show_row,
+                                      showing);
+        if (r < 0)
+                return r;
+        if (showing->self.length == 0) {
+                call->error = "no such handle is open";
+                return -ENOENT;
+        }
+        put_show(call->result, showing);
+        return 0;
+}
+
+/* ---- stats and status ---- */
+
+static void put_requests(struct json_text *text, struct channel *channel)
+{
+        uint64_t other = 0;
+
+        json_text_open(text, '{');
+        for (unsigned opcode = 0; opcode < CHANNEL_OPCODES; opcode++) {
+                const char *name = channel_opcode_name(opcode);
+                uint64_t count = channel_count(channel, opcode);
+
+                if (!name) {
+                        other += count;
+                } else if (count > 0) {
+                        json_text_key(text, name);
+                        json_text_uint(text, count);
+                }
+        }
+        json_text_key(text, "other");
+        json_text_uint(text, other);
+        json_text_close(text, '}');
+}
+
+static void put_count(struct json_text *text, const char *key, uint64_t count)
+{
+        json_text_key(text, key);
+        json_text_uint(text, count);
+}
+
+static int verb_stats(struct call *call)
+{
+        struct k42_mount *mount = call->mount;
+        struct json_text *text = call->result;
+        int r, fds;
+
+        reconcile_handles(mount);
+        r = store_sync(mount->store);
+        if (r < 0)
+                return r;
+        fds = proc_files_own();
+        json_text_open(text, '{');
+        json_text_key(text, "requests");
+        put_requests(text, mount->channel);
+        put_count(text, "lazy_reopens", lazy_reopens(mount->lazy));
+        put_count(text, "lazy_gives", lazy_gives(mount->lazy));
+        put_count(text, "objects", node_table_count(mount->nodes));
+        put_count(text, "handles", cobj_handle_count(mount->cobj));
+        put_count(text, "descriptions", lazy_description_count(mount->lazy));
+        put_count(text, "clients", client_table_count(cobj_clients(mount->cobj)));
+        json_text_key(text, "fds");
+        if (fds >= 0)
+                json_text_int(text, fds);
+        else
+                json_text_null(text);
+        put_count(text, "node_fds", node_table_fds(mount->nodes));
+        put_count(text, "journal_pending", journal_pending(mount->journal));
+        put_count(text, "store_rows", store_rows(mount->store));
+        json_text_key(text, "uptime");
+        json_text_seconds(text, (double)(g_get_real_time() - mount->started) / G_TIME_SPAN_SECOND);
+        json_text_close(text, '}');
+        return 0;
+}
+
+static const char *class_name(enum io_class io_class)
+{
+        switch (io_class) {
+        case IO_CLASS_CACHED:
+                return "cached";
+        case IO_CLASS_COUNTED:
+                return "counted";
+        case IO_CLASS_FAST:
+                return "fast";
+        }
+        return "unknown";
+}
+
+static void put_flag(struct json_text *text, const char *key, bool value)
+{
+        json_text_key(text, key);
+        json_text_bool(text, value);
+}
+
+static void put_features(struct json_text *text, struct k42_mount *mount)
+{
+        struct channel_features features = {0};
+        char protocol[32];
+
+        channel_get_features(mount->channel, &features);
+        g_snprintf(protocol, sizeof(protocol), "%u.%u", features.proto_major, features.proto_minor);
+        json_text_open(text, '{');
+        json_text_key(text, "protocol");
+        json_text_string(text, protocol);
+        put_flag(text, "passthrough", features.passthrough);
+        put_flag(text, "resend", features.resend);
+        put_flag(text, "parallel_dirops", features.parallel_dirops);
+        put_flag(text, "killpriv_v2", features.killpriv_v2);
+        put_flag(text, "posix_acl", features.posix_acl);
+        put_flag(text, "readdirplus", features.readdirplus);
+        put_flag(text, "noflush", mount->noflush);
+        put_flag(text, "privileged", mount->privileged);
+        json_text_key(text, "store");
+        json_text_string(text, store_state(mount->store) == STORE_FILE ? "file" : "memory");
+        json_text_close(text, '}');
+}
+
+static int verb_status(struct call *call)
+{
+        struct k42_mount *mount = call->mount;
+        struct json_text *text = call->result;
+        char device[32];
+
+        g_snprintf(device, sizeof(device), "%u:%u", major(mount->dev), minor(mount->dev));
+        json_text_open(text, '{');
+        json_text_key(text, "mountpoint");
+        json_text_string(text, mount->options.mountpoint);
+        json_text_key(text, "source");
+        json_text_string(text, mount->options.source);
+        json_text_key(text, "class");
+        json_text_string(text, class_name(mount->io_class));
+        json_text_key(text, "state_dir");
+        json_text_string(text, state_dir_path(mount->state_dir));
+        /* one process serves the mount; nothing starts it again */
+        json_text_key(text, "holder_pid");
+        json_text_null(text);
+        json_text_key(text, "worker_pid");
+        json_text_int(text, getpid());
+        json_text_key(text, "restarts");
+        json_text_int(text, 0);
+        json_text_key(text, "last_death");
+        json_text_null(text);
+        json_text_key(text, "features");
+        put_features(text, mount);
+        json_text_key(text, "version");
+        json_text_string(text, K42_VERSION);
+        json_text_key(text, "started");
+        json_text_seconds(text, (double)mount->started / G_TIME_SPAN_SECOND);
+        json_text_key(text, "threads");
+        json_text_uint(text, mount->options.max_threads);
+        json_text_key(text, "device");
+        json_text_string(text, device);
+        json_text_close(text, '}');
+        return 0;
+}
+
+/* ---- sync and umount ---- */
+
+static int verb_sync(struct call *call)
+{
+        int r;
+
+        reconcile_handles(call->mount);
+        r = store_sync(call->mount->store);
+        json_text_open(call->result, '{');
+        json_text_close(call->result, '}');
+        return r;
+}
+
+static int verb_umount(struct call *call)
+{
+        call->quit = true;
+        json_text_open(call->result, '{');
+        json_text_close(call->result, '}');
+        return 0;
+}
+
+/* ---- requests ---- */
+
+static const struct verb {
+        const char *name;
+        int (*run)(struct call *call); /* 0 or -errno */
+        bool for_all;                  /* anybody may ask; rows are filtered */
+} verbs[] = {
+        {"list", verb_list, true},     {"show", verb_show, true},  {"stats", verb_stats, true},
+        {"status", verb_status, true}, {"sync", verb_sync, false}, {"umount", verb_umount, false},
+};
+
+static const struct verb *find_verb(const char *name)
+{
+        for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++)
+                if (g_str_equal(verbs[i].name, name))
+                        return &verbs[i];
+        return NULL;
+}
+
+void control_refuse(struct json_text *answer, const char *error)
+{
+        json_text_clear(answer);
+        json_text_open(answer, '{');
+        json_text_key(answer, "ok");
+        json_text_bool(answer, false);
+        json_text_key(answer, "error");
+        json_text_string(answer, error);
+        json_text_close(answer, '}');
+        json_text_raw(answer, "\n", 1);
+}
+
+/* The verb and the args of a request; NULL and what is wrong with it. */
+static const struct verb *parse(JsonNode *root, JsonObject **ret_args, const char **ret_error)
+{
+        JsonObject *object;
+        JsonNode *name, *args;
+        const struct verb *verb;
+
+        *ret_error = "a request is {\"verb\":NAME,\"args\":{...}}";
+        if (!root || !JSON_NODE_HOLDS_OBJECT(root))
+                return NULL;
+        object = json_node_get_object(root);
+        name = json_object_get_member(object, "verb");
+        args = json_object_get_member(object, "args");
+        if (!name || !JSON_NODE_HOLDS_VALUE(name) ||
+            json_node_get_value_type(name) != G_TYPE_STRING ||
+            (args && !JSON_NODE_HOLDS_OBJECT(args)))
+                return NULL;
+        verb = find_verb(json_node_get_string(name));
+        if (!verb)
+                *ret_error = "unknown verb";
+        *ret_args = args ? json_node_get_object(args) : NULL;
+        return verb;
+}
+
+bool control_serve(struct k42_mount *mount, const struct control_peer *peer, const char *request,
+                   size_t length, struct json_text *answer)
+{
+        g_autoptr(JsonParser) parser = NULL;
+        g_auto(K42JsonText) result = JSON_TEXT_INIT;
+        struct call call = {.mount = mount, .peer = peer, .result = &result};
+        const struct verb *verb;
+        const char *error;
+        int r;
+
+        error = json_text_check(request, length, REQUEST_DEPTH_MAX);
+        if (error) {
+                control_refuse(answer, error);
+                return false;
+        }
+        parser = json_parser_new();
+        if (!json_parser_load_from_data(parser, request, (gssize)length, NULL)) {
+                control_refuse(answer, "not JSON");
+                return false;
+        }
+        verb = parse(json_parser_get_root(parser), &call.args, &error);
+        if (!verb) {
+                control_refuse(answer, error);
+                return false;
+        }
+        if (!verb->for_all && !peer->may_all) {
+                control_refuse(answer, g_strerror(EPERM));
+                return false;
+        }
+        r = verb->run(&call);
+        if (r < 0) {
+                control_refuse(answer, call.error ? call.error : g_strerror(-r));
+                return false;
+        }
+        json_text_open(answer, '{');
+        json_text_key(answer, "ok");
+        json_text_bool(answer, true);
+        json_text_key(answer, "result");
+        json_text_value(answer, &result);
+        json_text_close(answer, '}');
+        json_text_raw(answer, "\n", 1);
+        if (answer->failed)
+                control_refuse(answer, g_strerror(ENOMEM));
+        return call.quit;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * creds: on whose behalf a serving thread acts on the backing directory.
+ *
+ * A privileged daemon's mount has default_permissions: the kernel has checked the caller's right
+ * before it asks us, so we act with full rights, with two exceptions.
+ *
+ *   - What is created belongs to the caller: creds_for_caller() changes the thread's file system
+ * uid and gid for the time of the call, and nothing else: the capabilities that override
+ * permissions stay, because the kernel's answer counts and not ours.
+ *   - CAP_FSETID decides whether a write, a truncation or an ACL takes the setuid and setgid bits
+ *     off.  It must be the caller's, so it is on in a thread only while creds_fsetid() says so.
+ *
+ * An unprivileged daemon changes nothing but its umask: the backing file system checks what its
+ * user may do.
+ *
+ * The umask belongs to creation, too: the mount leaves it to us (FUSE_CAP_DONT_MASK) so that the
+ * backing file system can choose between it and a default ACL.
+ *
+ * All of it is state of the *thread* (uids by the raw system calls, the umask after
+ * unshare(CLONE_FS)), remembered so that only changes cost a system call.  Threads need no set-up.
+ */
+#include "fusefs/mount.h"
+
+/* Finds out what the process may do and sets mount->privileged accordingly.  Returns 0 or -errno.
+ */
+int creds_init(struct k42_mount *mount);
+
+/* The thread acts for the caller of `req`, who creates something with `mode` (0 for what has none),
+ * until creds_restore().  Returns 0, or -errno and nothing is changed. */
+struct creds {
+        bool active;
+};
+int creds_for_caller(fuse_req_t req, mode_t mode, struct creds *ret_creds);
+void creds_restore(struct creds *creds);
+
+/* Declares `name`, restored at the end of its scope. */
+#define CREDS(name) __attribute__((cleanup(creds_restore))) struct creds name = {false}
+
+/* Whether what this thread does next may leave setuid and setgid bits alone. */
+void creds_fsetid(bool keep_bits);

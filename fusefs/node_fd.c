@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * `uses` is the whole protocol: whoever raises it from 0 or more to one more may use the descriptor
+ * until he lowers it again; whoever moves it from 0 to -1, holding the node's lock, owns the
+ * descriptor and may close it.  So the usual case, a descriptor that is open, is two atomic
+ * operations and takes no lock.
+ *
+ * The ring holds what may be closed.  The search for a victim is the clock algorithm: what was used
+ * since the last look gets a second chance.  A node in the ring is kept alive by nobody; it takes
+ * itself out when it is freed (node_fd_clear()), and an evictor takes a reference under the ring's
+ * lock before it touches it.
+ */
+#include "fusefs/node_fd.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "fusefs/fs_file.h"
+#include "fusefs/node_table.h"
+
+#define LIMIT_MAX 4096
+#define LIMIT_MIN 16
+#define RESERVED  64 /* for what is neither a node's nor an open file's descriptor */
+
+static unsigned limit_from_rlimit(void)
+{
+        struct rlimit nofile;
+        rlim_t limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &nofile) < 0 || nofile.rlim_cur == RLIM_INFINITY)
+                return LIMIT_MAX;
+        limit = nofile.rlim_cur > RESERVED ? (nofile.rlim_cur - RESERVED) / 4 : 0;
+        return (unsigned)CLAMP(limit, LIMIT_MIN, LIMIT_MAX);
+}
+
+void node_fds_init(struct node_fds *fds, int root_fd, bool use_handles)
+{
+        struct file_handle *handle;
+
+        g_mutex_init(&fds->lock);
+        g_queue_init(&fds->ring);
+        fds->limit = limit_from_rlimit();
+        fds->mount_fd = -1;
+        if (use_handles && fs_handle_get(root_fd, &handle, &fds->mount_id) == 0) {
+                const int mount_fd = fs_reopen(root_fd, O_RDONLY | O_DIRECTORY);
+                const int fd = mount_fd >= 0 ? fs_handle_open(mount_fd, handle) : -1;
+
+                free(handle);
+                if (fd >= 0) /* it works here: neither the file system nor a sandbox minds */
+                        fds->mount_fd = mount_fd;
+                else
+                        fs_close(mount_fd);
+                fs_close(fd);
+        }
+}
+
+void node_fds_clear(struct node_fds *fds)
+{
+        fs_close(fds->mount_fd);
+        g_mutex_clear(&fds->lock);
+}
+
+void node_fd_init(struct node_fd *node)
+{
+        g_mutex_init(&node->lock);
+        node->uses = -1;
+        node->fd = -1;
+}
+
+static void ring_add(struct node_fds *fds, struct server_file *file)
+{
+        g_mutex_lock(&fds->lock);
+        if (!file->fd.link.data) {
+                file->fd.link.data = file;
+                g_queue_push_head_link(&fds->ring, &file->fd.link);
+        }
+        g_mutex_unlock(&fds->lock);
+}
+
+static void locked_ring_remove(struct node_fds *fds, struct server_file *file)
+{
+        if (file->fd.link.data) {
+                g_queue_unlink(&fds->ring, &file->fd.link);
+                file->fd.link.data = NULL;
+        }
+}
+
+static void ring_remove(struct node_fds *fds, struct server_file *file)
+{
+        g_mutex_lock(&fds->lock);
+        locked_ring_remove(fds, file);
+        g_mutex_unlock(&fds->lock);
+}
+
+/* Takes a victim out of the ring, with a reference; NULL if there is none.  `any`: recently used
+ * ones too. */
+static struct server_file *take_victim(struct node_fds *fds, bool any)
+{
+        struct server_file *victim = NULL;
+
+        g_mutex_lock(&fds->lock);
+        for (unsigned n = fds->ring.length * 2; n > 0 && !victim; n--) {
+                GList *link = g_queue_peek_tail_link(&fds->ring);
+                struct server_file *file = link->data;
+
+                if ((atomic_exchange(&file->fd.recent, false) && !any) ||
+                    atomic_load(&file->fd.uses) > 0 || !server_file_try_ref(file)) {
+                        g_queue_unlink(&fds->ring, link);
+                        g_queue_push_head_link(&fds->ring, link);
+                } else {
+                        locked_ring_remove(fds, file);
+                        victim = file;
+                }
+        }
+        g_mutex_unlock(&fds->lock);
+        return victim;
+}
+
+static void locked_remember_handle(struct node_fds *fds, struct node_fd *node)
+{
+        struct file_handle *handle;
+        int mount_id;
+
+        if (node->handle || fds->mount_fd < 0 || fs_handle_get(node->fd, &handle, &mount_id) < 0)
+                return;
+        if (mount_id == fds->mount_id)
+                node->handle = handle;
+        else
+                free(handle); /* of another mount below SOURCE: that one goes by name */
+}
+
+/* Closes the file's descriptor unless it is in use or pinned. */
+static bool close_idle(struct node_fds *fds, struct server_file *file)
+{
+        struct node_fd *node = &file->fd;
+        int idle = 0;
+        bool closed = false;
+
+        /* The node is opened or closed at this moment: so it is not idle. */
+        if (!g_mutex_trylock(&node->lock))
+                return false;
+        if (atomic_compare_exchange_strong(&node->uses, &idle, -1)) {
+                locked_remember_handle(fds, node);
+                fs_close(node->fd);
+                node->fd = -1;
+                atomic_fetch_sub(&fds->open, 1);
+                closed = true;
+        }
+        g_mutex_unlock(&node->lock);
+        return closed;
+}
+
+/* False if nothing could be closed. */
+static bool evict_one(struct node_fds *fds, bool any)
+{
+        struct server_file *victim = take_victim(fds, any);
+        bool closed;
+
+        if (!victim)
+                return false;
+        closed = close_idle(fds, victim);
+        if (!closed && atomic_load(&victim->fd.uses) >= 0)
+                ring_add(fds, victim);
+        server_file_unref(victim);
+        return closed;
+}
+
+static void trim(struct node_fds *fds)
+{
+        for (;;) {
+                bool full;
+
+                g_mutex_lock(&fds->lock);
+                full = fds->ring.length > fds->limit;
+                g_mutex_unlock(&fds->lock);
+                if (!full || !evict_one(fds, false))
+                        return;
+        }
+}
+
+unsigned node_fds_shrink(struct node_fds *fds)
+{
+        unsigned n = 0;
+
+        while (evict_one(fds, true))
+                n++;
+        return n;
+}
+
+void node_fd_clear(struct server_file *file)
+{
+        struct node_fds *fds = &file->table->fds;
+        struct node_fd *node = &file->fd;
+
+        ring_remove(fds, file);
+        if (atomic_load(&node->uses) >= 0) {
+                fs_close(node->fd);
+                atomic_fetch_sub(&fds->open, 1);
+        }
+        free(node->handle);
+        g_mutex_clear(&node->lock);
+}
+
+/* The descriptor is there now, used `uses` times. */
+static void locked_opened(struct server_file *file, int fd, int uses)
+{
+        file->fd.fd = fd;
+        atomic_store(&file->fd.recent, true);
+        atomic_fetch_add(&file->table->fds.open, 1);
+        atomic_store(&file->fd.uses, uses);
+}
+
+void node_fd_install(struct server_file *file, int fd)
+{
+        struct node_fds *fds = &file->table->fds;
+        bool installed = false;
+
+        g_mutex_lock(&file->fd.lock);
+        if (atomic_load(&file->fd.uses) < 0) {
+                locked_opened(file, fd, 0);
+                installed = true;
+        }
+        g_mutex_unlock(&file->fd.lock);
+        if (!installed) {
+                fs_close(fd);
+                return;
+        }
+        ring_add(fds, file);
+        trim(fds);
+}
+
+int node_fd_get_open(struct server_file *file)
+{
+        int uses = atomic_load(&file->fd.uses);
+
+        while (uses >= 0)
+                if (atomic_compare_exchange_weak(&file->fd.uses, &uses, uses + 1)) {
+                        if (!atomic_load_explicit(&file->fd.recent, memory_order_relaxed))
+                                atomic_store_explicit(&file->fd.recent, true, memory_order_relaxed);
+                        return file->fd.fd;
+                }
+        return -EBADF;
+}
+
+void node_fd_put(struct server_file *file)
+{
+        atomic_fetch_sub(&file->fd.uses, 1);
+}
+
+static int locked_open_by_handle(struct server_file *file)
+{
+        struct fs_stat st;
+        int fd = fs_handle_open(file->table->fds.mount_fd, file->fd.handle), r;
+
+        if (fd < 0)
+                return fd;
+        r = fs_stat(fd, &st);
+        if (r == 0 && !server_file_is(file, &st))
+                r = -ESTALE;
+        if (r < 0) {
+                fs_close(fd);
+                return r;
+        }
+        return fd;
+}
+
+static int locked_open_again(struct server_file *file)
+{
+        if (file->fd.handle) {
+                const int fd = locked_open_by_handle(file);
+
+                if (fd >= 0 || fd == -ESTALE || node_fds_exhausted(fd))
+                        return fd;
+        }
+        return server_file_open_by_name(file);
+}
+
+int node_fd_get(struct server_file *file)
+{
+        struct node_fds *fds = &file->table->fds;
+        int fd = node_fd_get_open(file);
+
+        if (fd >= 0)
+                return fd;
+        g_mutex_lock(&file->fd.lock);
+        fd = node_fd_get_open(file);
+        if (fd >= 0) {
+                g_mutex_unlock(&file->fd.lock);
+                return fd;
+        }
+        fd = locked_open_again(file);
+        if (node_fds_exhausted(fd) && node_fds_shrink(fds) > 0)
+                fd = locked_open_again(file);
+        if (fd >= 0)
+                locked_opened(file, fd, 1);
+        g_mutex_unlock(&file->fd.lock);
+        if (fd >= 0) {
+                ring_add(fds, file);
+                trim(fds);
+        }
+        return fd;
+}
+
+int node_fd_pin(struct server_file *file)
+{
+        const int fd = node_fd_get(file); /* this use is the pin's */
+
+        if (fd < 0)
+                return fd;
+        g_mutex_lock(&file->fd.lock);
+        if (file->fd.pins++ == 0)
+                ring_remove(&file->table->fds, file);
+        g_mutex_unlock(&file->fd.lock);
+        return fd;
+}
+
+void node_fd_unpin(struct server_file *file)
+{
+        g_mutex_lock(&file->fd.lock);
+        if (--file->fd.pins == 0)
+                ring_add(&file->table->fds, file);
+        node_fd_put(file);
+        g_mutex_unlock(&file->fd.lock);
+        trim(&file->table->fds);
+}
+
+bool node_fd_locked_same_handle(struct server_file *file, int fd)
+{
+        struct file_handle *handle;
+        int mount_id;
+        bool same = true;
+
+        if (file->fd.handle && fs_handle_get(fd, &handle, &mount_id) == 0) {
+                same = fs_handle_equal(file->fd.handle, handle);
+                free(handle);
+        }
+        return same;
+}
+
+bool node_fd_same_handle(struct server_file *file, int fd)
+{
+        bool same;
+
+        g_mutex_lock(&file->fd.lock);
+        same = node_fd_locked_same_handle(file, fd);
+        g_mutex_unlock(&file->fd.lock);
+        return same;
+}

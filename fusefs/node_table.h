@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * node_table: all nodes of the mount, by the kernel's id and by identity.  For the files that
+ * implement nodes; everybody else has node.h.
+ *
+ * Looking up an id takes no lock.  Identities are in shards, each with its own lock, so that
+ * lookups in different directories do not wait for each other.
+ */
+#include "cobj/id_table.h"
+#include "fusefs/node.h"
+#include "fusefs/server_file.h"
+
+#define NODE_SHARDS 64 /* a power of two */
+
+struct node_shard {
+        GMutex lock;
+        struct hash files; /* struct server_file.by_identity; under lock */
+};
+
+struct node_table {
+        struct k42_mount *mount; /* constant */
+        struct id_table *ids;    /* constant */
+        struct node_shard shards[NODE_SHARDS];
+        struct node_fds fds;
+        struct server_file *root; /* a reference; constant */
+        atomic_uint count;        /* nodes */
+};
+
+/* The node that the kernel calls `ino`, or NULL.  No reference, see server_file.h. */
+struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino);
+
+/* The node of the file with `st`, found or made, with a reference.  `fd` is O_PATH of that very
+ * file and is taken over on success.  Returns 0 or -errno. */
+int node_table_instantiate(struct node_table *table, const struct fs_stat *st, int fd,
+                           struct server_file **ret_file);
+
+/* O_PATH of `name` in `dirfd`, where a mount may begin: a new descriptor or -errno, -ELOOP if it is
+ * our own mount.  That is found out without asking a mount anything, for asking ourselves could
+ * take the last thread that could answer. */
+int node_table_open_at(struct node_table *table, int dirfd, const char *name);
+
+/* Where files with this identity are. */
+struct node_shard *node_table_shard(struct node_table *table, dev_t dev, ino_t ino);
+
+/* Takes the file out of the table of identities; a file that is not in it is ignored. */
+void node_table_unhash(struct server_file *file);

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Attributes, and what else is asked of a node without opening it. */
+#include <errno.h>
+#include <limits.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/creds.h"
+#include "fusefs/ops.h"
+
+/* The descriptor to ask: the open file's, which always works, else the node's. */
+struct attr_fd {
+        struct server_file *borrowed; /* whose node descriptor it is */
+        int fd;                       /* or -errno */
+        int io_fd;                    /* the open file's, or -1 */
+};
+
+static struct attr_fd attr_fd(fuse_req_t req, struct server_file *file,
+                              const struct fuse_file_info *fi)
+{
+        const struct description *description =
+                fi ? description_from_fh(k42_mount_of(req)->lazy, fi->fh) : NULL;
+
+        if (description)
+                return (struct attr_fd){.fd = description->fd, .io_fd = description->fd};
+        return (struct attr_fd){.borrowed = file, .fd = node_fd_get(file), .io_fd = -1};
+}
+
+static void attr_fd_done(struct attr_fd *at)
+{
+        if (at->borrowed && at->fd >= 0)
+                node_fd_put(at->borrowed);
+}
+#define ATTR_FD(name, ...)                                                                         \
+        __attribute__((cleanup(attr_fd_done))) struct attr_fd name = attr_fd(__VA_ARGS__)
+
+static void reply_attr(fuse_req_t req, int fd)
+{
+        struct fs_stat st;
+        int r = fs_stat(fd, &st);
+
+        if (r < 0)
+                ops_reply(req, r);
+        else
+                fuse_reply_attr(req, &st.st, k42_mount_of(req)->options.attr_timeout);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        struct server_file *file = ops_file(req, ino);
+
+        if (file) {
+                ATTR_FD(at, req, file, fi);
+
+                if (at.fd < 0)
+                        ops_reply(req, at.fd);
+                else
+                        reply_attr(req, at.fd);
+        }
+}
+
+static struct timespec time_to_set(int to_set, int bit, int bit_now, struct timespec value)
+{
+        if (to_set & bit_now)
+                value.tv_nsec = UTIME_NOW;
+        else if (!(to_set & bit))
+                value.tv_nsec = UTIME_OMIT;
+        return value;
+}
+
+static int set_owner(int fd, const struct stat *attr, int to_set)
+{
+        const uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
+        const gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
+
+        return to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) ? fs_chown(fd, uid, gid) : 0;
+}
+
+static int set_size(int fd, int io_fd, off_t size, int to_set)
+{
+        int r;
+
+        if (!(to_set & FUSE_SET_ATTR_SIZE))
+                return 0;
+        creds_fsetid(!channel_request()->kill_suidgid);
+        r = io_fd >= 0 ? fs_ftruncate(io_fd, size) : fs_truncate(fd, size);
+        return r == -EINVAL && io_fd >= 0 ? fs_truncate(fd, size) : r; /* open for reading only */
+}
+
+static int set_times(int fd, const struct stat *attr, int to_set)
+{
+        const struct timespec times[2] = {
+                time_to_set(to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, attr->st_atim),
+                time_to_set(to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, attr->st_mtim),
+        };
+
+        return times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT
+                       ? 0
+                       : fs_utimens(fd, times);
+}
+
+/* The owner first, because nothing else is refused so often; the size before the mode, because it
+ * may take bits off the mode; the times last, because the size changes them.  What was done before
+ * a failure is taken back, but for the size, which nothing that can fail comes after in one call of
+ * Linux. */
+static int set_attr(int fd, int io_fd, const struct stat *attr, int to_set)
+{
+        struct fs_stat before;
+        int r = fs_stat(fd, &before);
+
+        if (r < 0)
+                return r;
+        r = set_owner(fd, attr, to_set);
+        if (r < 0)
+                return r;
+        r = set_size(fd, io_fd, attr->st_size, to_set);
+        if (r == 0 && (to_set & FUSE_SET_ATTR_MODE)) {
+                creds_fsetid(true);
+                r = fs_chmod(fd, attr->st_mode & 07777);
+        }
+        if (r == 0)
+                r = set_times(fd, attr, to_set);
+        if (r < 0) {
+                if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+                        set_owner(fd, &before.st, to_set);
+                if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_MODE)) {
+                        creds_fsetid(true);
+                        fs_chmod(fd, before.st.st_mode & 07777);
+                }
+        }
+        return r;
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+                struct fuse_file_info *fi)
+{
+        struct server_file *file = ops_file(req, ino);
+
+        if (file) {
+                ATTR_FD(at, req, file, fi);
+                int r = at.fd < 0 ? at.fd : set_attr(at.fd, at.io_fd, attr, to_set);
+
+                if (r < 0)
+                        ops_reply(req, r);
+                else
+                        reply_attr(req, at.fd);
+        }
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+        struct server_file *file = ops_file(req, ino);
+
+        if (file) {
+                NODE_FD(node, file);
+                char *target = ops_buffer(PATH_MAX + 1); /* Linux makes and shows no longer one */
+                ssize_t n = !target ? -ENOMEM : node.fd;
+
+                if (n >= 0)
+                        n = fs_readlink(node.fd, target, PATH_MAX);
+                if (n < 0) {
+                        ops_reply(req, (int)n);
+                } else {
+                        target[n] = '\0';
+                        fuse_reply_readlink(req, target);
+                }
+        }
+}
+
+/* Only asked without default_permissions: then our rights are what counts. */
+void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+        struct server_file *file = ops_file(req, ino);
+
+        if (file) {
+                NODE_FD(node, file);
+
+                ops_reply(req, node.fd < 0 ? node.fd : fs_access(node.fd, mask));
+        }
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+        struct server_file *file = ops_file(req, ino);
+
+        if (file) {
+                NODE_FD(node, file);
+                struct statvfs st;
+                int r = node.fd < 0 ? node.fd : fs_statvfs(node.fd, &st);
+
+                if (r < 0)
+                        ops_reply(req, r);
+                else
+                        fuse_reply_statfs(req, &st);
+        }
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Data.  Bytes are counted before the answer: whoever has got the answer finds them in the count.
+ *
+ * The backing descriptor has no O_APPEND: a write says itself whether it appends, as the
+ * descriptor's flags are at the time of the call (F_SETFL), and a store of a dirty mapped page
+ * never does.  An appending write goes to the real end of the file, even when somebody else has
+ * moved it behind the mount.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/creds.h"
+#include "fusefs/ops.h"
+
+/* O_DIRECT of the backing descriptor was refused; true if the caller has turned it off since (then
+ * it is off here, too) and the call can be made again. */
+static bool direct_is_over(const struct description *description, const struct fuse_file_info *fi,
+                           ssize_t r)
+{
+        return r == -EINVAL && (description->flags & O_DIRECT) && !(fi->flags & O_DIRECT) &&
+               fs_clear_direct(description->fd) == 0;
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+        struct description *description = ops_description(req, fi);
+
+        if (description) {
+                char *data = ops_buffer(size);
+                ssize_t n = data ? fs_pread(description->fd, data, size, offset) : -ENOMEM;
+
+                if (direct_is_over(description, fi, n))
+                        n = fs_pread(description->fd, data, size, offset);
+                if (n < 0) {
+                        ops_reply(req, (int)n);
+                        return;
+                }
+                description_count_read(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                fuse_reply_buf(req, data, (size_t)n);
+        }
+}
+
+/* libfuse's buffer is not aligned: what goes past the page cache goes through one that is. */
+static const char *aligned(const struct description *description, const char *data, size_t size)
+{
+        char *copy;
+
+        if (!(description->flags & O_DIRECT))
+                return data;
+        copy = ops_buffer(size);
+        if (copy)
+                memcpy(copy, data, size);
+        return copy;
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+              struct fuse_file_info *fi)
+{
+        struct description *description = ops_description(req, fi);
+
+        if (description) {
+                const bool append = (fi->flags & O_APPEND) && !fi->writepage;
+                ssize_t n = -ENOMEM;
+
+                data = aligned(description, data, size);
+                creds_fsetid(!channel_request()->kill_suidgid);
+                if (data)
+                        n = fs_pwrite(description->fd, data, size, offset, append);
+                if (direct_is_over(description, fi, n))
+                        n = fs_pwrite(description->fd, data, size, offset, append);
+                if (n < 0) {
+                        ops_reply(req, (int)n);
+                        return;
+                }
+                description_count_write(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                fuse_reply_write(req, (size_t)n);
+        }
+}
+
+/* The kernel does not tell for these two whether the caller may keep setuid bits: root may. */
+static void fsetid_by_uid(fuse_req_t req)
+{
+        creds_fsetid(fuse_req_ctx(req)->uid == 0);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                  struct fuse_file_info *fi)
+{
+        const struct description *description = ops_description(req, fi);
+
+        if (description) {
+                fsetid_by_uid(req);
+                ops_reply(req, fs_fallocate(description->fd, mode, offset, length));
+        }
+}
+
+/* EXDEV (two file systems below SOURCE) makes the kernel copy by reading and writing. */
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
+                        struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
+                        struct fuse_file_info *fi_out, size_t size, int flags)
+{
+        struct description *in = ops_description(req, fi_in);
+        struct description *out = in ? ops_description(req, fi_out) : NULL;
+
+        if (out) {
+                const pid_t pid = fuse_req_ctx(req)->pid;
+                ssize_t n;
+
+                fsetid_by_uid(req);
+                n = fs_copy_range(in->fd, offset_in, out->fd, offset_out, size, (unsigned)flags);
+                if (n < 0) {
+                        ops_reply(req, (int)n);
+                        return;
+                }
+                description_count_read(in, pid, (uint64_t)n);
+                description_count_write(out, pid, (uint64_t)n);
+                fuse_reply_write(req, (size_t)n);
+        }
+}
+
+/* SEEK_DATA and SEEK_HOLE; the kernel does the others.  The backing descriptor's own offset is of
+ * no meaning to anybody. */
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+        const struct description *description = ops_description(req, fi);
+
+        if (description) {
+                const off_t at = fs_seek(description->fd, offset, whence);
+
+                if (at < 0)
+                        ops_reply(req, (int)at);
+                else
+                        fuse_reply_lseek(req, at);
+        }
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What makes a name.  The backing file system does it as the caller (creds.h), so that owner,
+ * group, mode, default ACLs and setgid directories are its affair.
+ *
+ * When something was made but cannot be answered (no memory, no descriptor) it is removed again: a
+ * caller that gets an error must be able to try once more.
+ */
+#include <errno.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/creds.h"
+#include "fusefs/ops.h"
+
+/* Answers a request that made `name`, or failed to with `r`; `undo` removes the name. */
+static void reply_made(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name, int r,
+                       int (*undo)(int dirfd, const char *name))
+{
+        struct node_table *table = dir->file.table;
+        struct fuse_entry_param entry;
+
+        if (r == 0) {
+                r = ops_lookup(dir, dirfd, name, &entry);
+                if (r < 0 && r != -ENOENT)
+                        undo(dirfd, name);
+        }
+        if (r < 0)
+                ops_reply(req, r);
+        else if (fuse_reply_entry(req, &entry) < 0)
+                ops_entry_undo(table, &entry);
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+        struct dir_linux_fs *dir = ops_dir(req, parent, name);
+
+        if (dir) {
+                NODE_FD(at, &dir->file);
+                CREDS(creds);
+                int r = at.fd < 0 ? at.fd : creds_for_caller(req, mode, &creds);
+
+                if (r == 0)
+                        r = fs_mknod(at.fd, name, mode, rdev);
+                creds_restore(&creds);
+                reply_made(req, dir, at.fd, name, r, fs_unlink);
+        }
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+        struct dir_linux_fs *dir = ops_dir(req, parent, name);
+
+        if (dir) {
+                NODE_FD(at, &dir->file);
+                CREDS(creds);
+                int r = at.fd < 0 ? at.fd : creds_for_caller(req, mode, &creds);
+
+                if (r == 0)
+                        r = fs_mkdir(at.fd, name, mode);
+                creds_restore(&creds);
+                reply_made(req, dir, at.fd, name, r, fs_rmdir);
+        }
+}
+
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+        struct dir_linux_fs *dir = ops_dir(req, parent, name);
+
+        if (dir) {
+                NODE_FD(at, &dir->file);
+                CREDS(creds);
+                int r = at.fd < 0 ? at.fd : creds_for_caller(req, 0, &creds);
+
+                if (r == 0)
+                        r = fs_symlink(target, at.fd, name);
+                creds_restore(&creds);
+                reply_made(req, dir, at.fd, name, r, fs_unlink);
+        }
+}
+
+/* The node itself gets the name; a lookup could find what another has put in its place. */
+static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir, int dirfd,
+                     const char *name, struct fuse_entry_param *ret_entry)
+{
+        FILE_LINK(link, name);
+        struct fs_stat st;
+        int r = link ? fs_link(fd, dirfd, name) : -ENOMEM;
+
+        if (r == 0)
+                r = fs_stat(fd, &st);
+        if (r < 0)
+                return r;
+        dir_link(dir, g_steal_pointer(&link), file);
+        ops_entry(file, &st, ret_entry);
+        return 0;
+}
+
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+        struct server_file *file = ops_file(req, ino);
+        struct dir_linux_fs *dir = file ? ops_dir(req, new_parent, new_name) : NULL;
+
+        if (dir) {
+                struct node_table *table = dir->file.table;
+                struct fuse_entry_param entry;
+                NODE_FD(node, file);
+                NODE_FD(at, &dir->file);
+                int r = node.fd < 0 ? node.fd : MIN(at.fd, 0);
+
+                if (r == 0)
+                        r = make_link(file, node.fd, dir, at.fd, new_name, &entry);
+                if (r < 0)
+                        ops_reply(req, r);
+                else if (fuse_reply_entry(req, &entry) < 0)
+                        ops_entry_undo(table, &entry);
+        }
+}
+
+/* Makes the file and opens it: its descriptor for I/O, or -errno.  Always exclusively: the kernel
+ * asks for a name that it believes to be free, and has checked no right on a file that came to be
+ * meanwhile behind the mount.  ESTALE lets it look again. */
+static int create_open(fuse_req_t req, struct node_table *table, int dirfd, const char *name,
+                       mode_t mode, int flags)
+{
+        const bool tmpfile = channel_request()->tmpfile;
+        CREDS(creds);
+        int fd, r = creds_for_caller(req, mode, &creds);
+
+        if (r < 0)
+                return r;
+        for (bool again = false;; again = true) {
+                fd = tmpfile ? fs_tmpfile(dirfd, flags, mode) : fs_create(dirfd, name, flags, mode);
+                if (again || !node_fds_exhausted(fd) || node_fds_shrink(&table->fds) == 0)
+                        break;
+        }
+        return fd == -EEXIST && !tmpfile && !(flags & O_EXCL) ? -ESTALE : fd;
+}
+
+/* The node of the file that is open as `io_fd`. */
+static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
+                        struct fs_stat *ret_st, struct server_file **ret_file)
+{
+        SERVER_FILE(file);
+        int fd = fs_reopen_path(io_fd), r;
+
+        if (node_fds_exhausted(fd) && node_fds_shrink(&dir->file.table->fds) > 0)
+                fd = fs_reopen_path(io_fd);
+        if (fd < 0)
+                return fd;
+        r = fs_stat(fd, ret_st);
+        if (r == 0)
+                r = node_table_instantiate(dir->file.table, ret_st, fd, &file);
+        if (r < 0) {
+                fs_close(fd);
+                return r;
+        }
+        if (name)
+                r = dir_saw(dir, name, file);
+        else
+                r = MIN(node_fd_pin(file), 0); /* no name: it could not be opened again */
+        if (r == 0)
+                *ret_file = g_steal_pointer(&file);
+        return r;
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+               struct fuse_file_info *fi)
+{
+        const bool tmpfile = channel_request()->tmpfile;
+        struct dir_linux_fs *dir = ops_dir(req, parent, tmpfile ? "-" : name);
+
+        if (dir) {
+                struct node_table *table = dir->file.table;
+                struct description *description;
+                struct fuse_entry_param entry;
+                struct fs_stat st;
+                SERVER_FILE(file);
+                NODE_FD(at, &dir->file);
+                int io_fd = at.fd, r;
+
+                if (io_fd >= 0)
+                        io_fd = create_open(req, table, at.fd, name, mode, fi->flags);
+                if (io_fd < 0) {
+                        ops_reply(req, io_fd);
+                        return;
+                }
+                r = created_node(dir, tmpfile ? NULL : name, io_fd, &st, &file);
+                if (r == 0)
+                        r = ops_describe(req, file, io_fd, XOBJ_FILE, fi, &description);
+                else
+                        fs_close(io_fd);
+                if (r < 0) {
+                        if (!tmpfile)
+                                fs_unlink(at.fd, name);
+                        ops_reply(req, r);
+                        return;
+                }
+                ops_entry(file, &st, &entry);
+                if (fuse_reply_create(req, &entry, fi) < 0) {
+                        description_release(description);
+                        ops_entry_undo(table, &entry);
+                }
+        }
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From OPEN to RELEASE.  What an open makes is a description (lazy/description.h), which owns the
+ * backing descriptor; its id is fi->fh.
+ */
+#include <errno.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/creds.h"
+#include "fusefs/ops.h"
+
+int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_type type,
+                 struct fuse_file_info *fi, struct description **ret_description)
+{
+        const struct k42_mount *mount = k42_mount_of(req);
+        const struct description_how how = {
+                .fd = fd,
+                .flags = fi->flags,
+                .type = type,
+                .io_class = mount->io_class,
+                .tid = fuse_req_ctx(req)->pid,
+        };
+        int r = description_open(mount->lazy, &file->object, &how, ret_description);
+
+        if (r < 0) {
+                fs_close(fd);
+                return r;
+        }
+        fi->fh = (*ret_description)->id;
+        if (type == XOBJ_FILE) {
+                fi->direct_io = mount->io_class == IO_CLASS_COUNTED;
+                fi->noflush = mount->noflush;
+        }
+        return 0;
+}
+
+/* A file that can only be appended to refuses to be opened for anything else. */
+static int open_file(struct server_file *file, int fd, int flags)
+{
+        int io_fd;
+
+        if (!S_ISREG(file->type)) /* the kernel opens the others itself */
+                return server_file_is_dir(file) ? -EISDIR : -ENXIO;
+        creds_fsetid(!channel_request()->kill_suidgid);
+        io_fd = ops_reopen(file->table, fd, fs_open_flags(flags));
+        if (io_fd == -EPERM && (flags & O_APPEND))
+                io_fd = ops_reopen(file->table, fd, fs_open_flags(flags) | O_APPEND);
+        return io_fd;
+}
+
+static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+                      enum xobj_type type)
+{
+        struct server_file *file = ops_file(req, ino);
+
+        if (file) {
+                struct description *description;
+                NODE_FD(node, file);
+                int r = node.fd;
+
+                if (r >= 0 && type == XOBJ_DIR)
+                        r = ops_reopen(file->table, node.fd,
+                                       fs_open_flags(fi->flags) | O_DIRECTORY);
+                else if (r >= 0)
+                        r = open_file(file, node.fd, fi->flags);
+                if (r >= 0)
+                        r = ops_describe(req, file, r, type, fi, &description);
+                if (r < 0)
+                        ops_reply(req, r);
+                else if (fuse_reply_open(req, fi) < 0)
+                        description_release(description);
+        }
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        open_node(req, ino, fi, XOBJ_FILE);
+}
+
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        open_node(req, ino, fi, XOBJ_DIR);
+}
+
+/* On a local file system close() has nothing to tell; a kernel that does not know noflush learns it
+ * from the ENOSYS and asks no more. */
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        const struct description *description;
+
+        if (k42_mount_of(req)->noflush) {
+                fuse_reply_err(req, ENOSYS);
+                return;
+        }
+        description = ops_description(req, fi);
+        if (description)
+                ops_reply(req, fs_close_error(description->fd));
+}
+
+/* RELEASEDIR too. */
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        struct description *description = ops_description(req, fi);
+
+        if (description) {
+                description_release(description);
+                ops_reply(req, 0);
+        }
+}
+
+/* FSYNCDIR too. */
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+        const struct description *description = ops_description(req, fi);
+
+        if (description)
+                ops_reply(req, fs_sync(description->fd, data_only));
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What takes a name away.  A file whose last name goes while it is in use has to stay reachable:
+ * its descriptor is pinned *before*, for afterwards there is no way to open it; and is let go again
+ * when the file turns out to have other names.
+ */
+#include <errno.h>
+#include <linux/fs.h>
+
+#include "fusefs/ops.h"
+
+/* Pins what is about to lose a name.  A node that does not exist any more in that place (somebody
+ * was quicker behind the mount) is not what will be removed: `*file` becomes NULL. */
+static int before_removal(struct server_file **file)
+{
+        int r = *file ? node_fd_pin(*file) : 0;
+
+        if (r == -ESTALE || r == -ENOENT) {
+                server_file_unref(*file);
+                *file = NULL;
+                return 0;
+        }
+        return MIN(r, 0);
+}
+
+/* After the name's removal, or the failure of it: true if the file has no name any more. */
+static bool after_removal(struct server_file *file, bool removed)
+{
+        struct fs_stat st;
+        const int fd = node_fd_get_open(file); /* it is pinned */
+        const bool gone = removed && (server_file_is_dir(file) ||
+                                      (fs_stat(fd, &st) == 0 && st.st.st_nlink == 0));
+
+        node_fd_put(file);
+        if (gone)
+                server_file_set_deleted(file);
+        else
+                node_fd_unpin(file);
+        return gone;
+}
+
+static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name,
+                        int (*remove)(int dirfd, const char *name))
+{
+        struct dir_linux_fs *dir = ops_dir(req, parent, name);
+
+        if (dir) {
+                NODE_FD(at, &dir->file);
+                SERVER_FILE(child);
+                bool gone = false;
+                int r = MIN(at.fd, 0);
+
+                if (r == 0) {
+                        child = dir_child(dir, name);
+                        r = before_removal(&child);
+                }
+                if (r < 0) {
+                        ops_reply(req, r);
+                        return;
+                }
+                r = remove(at.fd, name);
+                if (child)
+                        gone = after_removal(child, r == 0);
+                if (r == 0)
+                        dir_unlink(dir, name, gone);
+                ops_reply(req, r);
+        }
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+        remove_name(req, parent, name, fs_unlink);
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+        remove_name(req, parent, name, fs_rmdir);
+}
+
+/* One of the two names of a rename. */
+struct place {
+        struct dir_linux_fs *dir;
+        int dirfd;
+        const char *name;
+};
+
+static int exchange(const struct place *a, const struct place *b)
+{
+        SERVER_FILE(file_a);
+        SERVER_FILE(file_b);
+        FILE_LINK(link_a, a->name);
+        FILE_LINK(link_b, b->name);
+        int r;
+
+        if (!link_a || !link_b)
+                return -ENOMEM;
+        r = fs_rename(a->dirfd, a->name, b->dirfd, b->name, RENAME_EXCHANGE);
+        if (r < 0)
+                return r;
+        file_a = dir_child(a->dir, a->name);
+        file_b = dir_child(b->dir, b->name);
+        dir_unlink(a->dir, a->name, false);
+        dir_unlink(b->dir, b->name, false);
+        if (file_a)
+                dir_link(b->dir, g_steal_pointer(&link_b), file_a);
+        if (file_b)
+                dir_link(a->dir, g_steal_pointer(&link_a), file_b);
+        return 0;
+}
+
+static int move(const struct place *from, const struct place *to, unsigned flags)
+{
+        SERVER_FILE(file);
+        SERVER_FILE(replaced);
+        FILE_LINK(link, to->name);
+        bool gone = false;
+        int r;
+
+        if (!link)
+                return -ENOMEM;
+        file = dir_child(from->dir, from->name);
+        replaced = flags & RENAME_NOREPLACE ? NULL : dir_child(to->dir, to->name);
+        if (replaced && replaced == file) /* two names of one file: rename does nothing */
+                return fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags);
+
+        r = before_removal(&replaced);
+        if (r < 0)
+                return r;
+        r = fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags);
+        if (replaced)
+                gone = after_removal(replaced, r == 0);
+        if (r < 0)
+                return r;
+        dir_unlink(to->dir, to->name, gone);
+        dir_unlink(from->dir, from->name, false);
+        if (file)
+                dir_link(to->dir, g_steal_pointer(&link), file);
+        return 0;
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+               const char *new_name, unsigned flags)
+{
+        struct dir_linux_fs *dir = ops_dir(req, parent, name);
+        struct dir_linux_fs *new_dir = dir ? ops_dir(req, new_parent, new_name) : NULL;
+
+        if (new_dir) {
+                NODE_FD(at, &dir->file);
+                NODE_FD(new_at, &new_dir->file);
+                const struct place from = {dir, at.fd, name}, to = {new_dir, new_at.fd, new_name};
+                int r = at.fd < 0 ? at.fd : MIN(new_at.fd, 0);
+
+                if (r == 0 && flags == RENAME_EXCHANGE)
+                        r = exchange(&from, &to);
+                else if (r == 0)
+                        r = flags & ~RENAME_NOREPLACE ? -EINVAL : move(&from, &to, flags);
+                ops_reply(req, r);
+        }
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * server_file: the server object of one inode of the backing directory; "node" for short.  A
+ * directory's is a dir_linux_fs, which begins with one.
+ *
+ * Who keeps a node alive, and why
+ * -------------------------------
+ * A node has one counter of references, and lives as long as that is not zero:
+ *
+ *   the kernel     one reference for each time that a reply named the node (LOOKUP, CREATE, MKDIR,
+ * …, an entry of READDIRPLUS other than "." and ".."), counted a second time in `nlookup`, so that
+ * a FORGET can be checked.  They are taken *before* the reply is sent, for the kernel may answer
+ * with FORGET at once, and given back if the reply was not taken (-ENOENT: the caller was
+ * interrupted). descriptions   one each, and one for each object handle (struct server_object's
+ * ref): the kernel may forget a node only after RELEASE, but a lazy_reopen() under way need not be
+ *                  over by then.
+ *   links          a file's link keeps the *directory* alive, never the other way round: names are
+ *                  needed to open a file again, and to tell people its path.
+ *   the table      one reference on the root.
+ *   a request      has none of its own: the kernel does not forget a node while a request on it is
+ *                  under way.  What a request finds in other ways (by identity, or as a directory's
+ *                  child) it gets with a reference.
+ *
+ * The table of identities and a directory's list of children do not keep anything alive.  Whoever
+ * finds a node there takes a reference with server_file_try_ref(), which fails for a node whose
+ * last one is gone and that is just being taken out.
+ *
+ * Names of a node towards the kernel are ids of the id table, with a generation: a node that was
+ * freed is never taken for another one.  The root is FUSE_ROOT_ID and has no entry in the table.
+ *
+ * Identity
+ * --------
+ * (st_dev, st_ino, type, birth time).  A file that is found with the number of a known one but
+ * another birth time is another file: it gets a node of its own and the old one is taken out of the
+ * table; who still has the old one gets what its descriptor shows, or ESTALE.  Where there is no
+ * birth time, an open descriptor proves that a number was not used again, and file handles tell.
+ * A node whose last name was removed through the mount is taken out at once and keeps its
+ * descriptor.
+ *
+ * Locks, in the order in which they may be taken together:
+ *   node_fd.lock                  opening and closing this node's descriptor; the only one under
+ *                                 which system calls are made
+ *   dir_linux_fs.children_lock    its children
+ *   server_file.links_lock        its links
+ *   node_shard.lock, node_fds.lock    identities, the ring of descriptors: leaves
+ */
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "cobj/xobj.h"
+#include "fusefs/fs_file.h"
+#include "fusefs/hash.h"
+#include "fusefs/node_fd.h"
+
+struct dir_linux_fs;
+struct node_table;
+
+struct server_file {
+        struct server_object object; /* must be first */
+        struct node_table *table;    /* constant */
+        uint64_t id;                 /* what the kernel calls it; constant */
+        dev_t dev;                   /* of the backing file; constant */
+        ino_t ino;                   /* constant */
+        mode_t type;                 /* S_IFMT; constant */
+
+        _Atomic uint64_t refs;
+        _Atomic uint64_t nlookup;
+
+        int64_t btime;                /* under the shard's lock */
+        struct hash_link by_identity; /* in its shard, under the shard's lock */
+        bool hashed;                  /* under the shard's lock */
+        atomic_bool deleted;          /* its last name was removed through the mount */
+
+        struct node_fd fd;
+
+        GMutex links_lock;
+        struct file_link *links; /* newest first; under links_lock */
+        unsigned n_links;        /* under links_lock */
+
+        struct server_file *next; /* for lists of nodes that are being freed */
+};
+
+/* A name of a file: a directory that it was seen in, and what it was called there. */
+struct file_link {
+        struct hash_link by_name;    /* in parent's children; under its children_lock */
+        struct dir_linux_fs *parent; /* a reference; constant once linked */
+        struct server_file *child;   /* constant once linked */
+        struct file_link *next;      /* under child's links_lock */
+        bool listed;                 /* in parent's children; false: the name was removed.  Changed
+                                        under both locks, so either is enough to read it */
+        char name[];
+};
+
+/* A new node with one reference, not yet known to anybody else.  `fd` is O_PATH of the file, or -1;
+ * taken on success.  Returns 0 or -errno. */
+int server_file_new(struct node_table *table, const struct fs_stat *st, int fd,
+                    struct server_file **ret_file);
+
+struct server_file *server_file_ref(struct server_file *file);
+bool server_file_try_ref(struct server_file *file);
+void server_file_unref(struct server_file *file);
+void server_file_unrefp(struct server_file **file);
+
+/* A reference that is given back at the end of the scope. */
+#define SERVER_FILE(name)                                                                          \
+        __attribute__((cleanup(server_file_unrefp))) struct server_file *name = NULL
+
+/* The kernel learns of the node once more: the caller's reference becomes the kernel's. */
+void server_file_known(struct server_file *file);
+
+/* The kernel forgets the node `n` times (more than it knows it is only as often as it does). */
+void server_file_forget(struct server_file *file, uint64_t n);
+
+static inline bool server_file_is_dir(const struct server_file *file)
+{
+        return S_ISDIR(file->type);
+}
+
+/* True if `st` (of a descriptor) is the very file of this node. */
+bool server_file_is(struct server_file *file, const struct fs_stat *st);
+
+/* The last name is gone: takes it out of the table of identities.  Its descriptor must be pinned.
+ */
+void server_file_set_deleted(struct server_file *file);
+
+/* Opens the file by its names, verified: an O_PATH descriptor or -errno.  For node_fd. */
+int server_file_open_by_name(struct server_file *file);
+
+/* Path from the mount's root for people, "/a/b"; with " (deleted)" if the name was removed. */
+char *server_file_describe(struct server_file *file);
+
+static inline struct server_file *server_file_of(struct server_object *object)
+{
+        return (struct server_file *)object;
+}

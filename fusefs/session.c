@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Who owns what: the session owns the mount, the fuse_session (which owns the /dev/fuse descriptor
+ * from channel_new() on) and the threads.  The request buffers belong to the threads.
+ *
+ * The end: a thread's read of /dev/fuse fails with ENODEV when the mount is gone, which ends all
+ * threads one after the other; the last one tells main.  session_stop() without that (SIGTERM)
+ * takes the mount off lazily, so that nobody comes in any more, and then wakes the threads by a
+ * signal, at a moment when they are between requests or waiting for one.  A thread that is in the
+ * middle of a request finishes it; only a read of /dev/fuse is cut short (the signal's handler does
+ * nothing, and SA_RESTART is not set).
+ */
+#include "fusefs/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/mount_point.h"
+#include "fusefs/node.h"
+
+#define WAKE_SIGNAL    SIGUSR1
+#define WAKE_EVERY_MS  5
+#define STACK_SIZE     (256 * 1024)
+#define RETRY_PAUSE_US 20000
+
+struct session {
+        struct k42_mount *mount;
+        void (*ended)(void *data);
+        void *data;
+        struct fuse_session *se;
+        pthread_t *threads;
+        unsigned n_threads;
+        atomic_uint running;
+        atomic_bool stopping;
+
+        GMutex lock;
+        GCond changed;
+        bool ready; /* the kernel has taken the INIT reply; under lock */
+        bool gone;  /* the last thread has ended; under lock */
+};
+
+static void wake_handler(int sig)
+{
+}
+
+static void session_ready(void *data)
+{
+        struct session *session = data;
+
+        g_mutex_lock(&session->lock);
+        session->ready = true;
+        g_cond_broadcast(&session->changed);
+        g_mutex_unlock(&session->lock);
+}
+
+/* One thread's life.  Errors of the device that pass (ENOMEM, EIO for a request that was lost) do
+ * not end it. */
+static void *session_thread(void *data)
+{
+        struct session *session = data;
+        struct fuse_buf buf = {.mem = NULL};
+
+        while (!fuse_session_exited(session->se)) {
+                int r = fuse_session_receive_buf(session->se, &buf);
+
+                if (r > 0)
+                        fuse_session_process_buf(session->se, &buf);
+                else if (r < 0 && r != -EINTR && r != -EAGAIN)
+                        g_usleep(RETRY_PAUSE_US);
+        }
+        free(buf.mem);
+        if (atomic_fetch_sub(&session->running, 1) == 1) {
+                g_mutex_lock(&session->lock);
+                session->gone = true;
+                g_cond_broadcast(&session->changed);
+                g_mutex_unlock(&session->lock);
+                if (!atomic_load(&session->stopping))
+                        session->ended(session->data);
+        }
+        return NULL;
+}
+
+static int start_threads(struct session *session, unsigned n)
+{
+        struct sigaction action = {.sa_handler = wake_handler};
+        sigset_t others, before;
+        pthread_attr_t attr;
+        int err = 0;
+
+        sigaction(WAKE_SIGNAL, &action, NULL);
+        session->threads = calloc(n, sizeof *session->threads);
+        if (!session->threads)
+                return -ENOMEM;
+        /* Signals are main's; these threads take only the one that wakes them. */
+        sigfillset(&others);
+        sigdelset(&others, WAKE_SIGNAL);
+        pthread_sigmask(SIG_BLOCK, &others, &before);
+        pthread_attr_init(&attr);
+        pthread_attr_setstacksize(&attr, STACK_SIZE);
+        /* All are counted before the first one can end. */
+        atomic_store(&session->running, n);
+        while (session->n_threads < n) {
+                err = pthread_create(&session->threads[session->n_threads], &attr, session_thread,
+                                     session);
+                if (err != 0)
+                        break;
+                session->n_threads++;
+        }
+        if (err != 0)
+                atomic_fetch_sub(&session->running, n - session->n_threads);
+        pthread_attr_destroy(&attr);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        /* Fewer than asked for serve as well, as long as one can wait for another. */
+        return session->n_threads >= 2 ? 0 : -err;
+}
+
+static void join_threads(struct session *session)
+{
+        for (unsigned i = 0; i < session->n_threads; i++) {
+                struct timespec until;
+
+                for (;;) {
+                        pthread_kill(session->threads[i], WAKE_SIGNAL);
+                        clock_gettime(CLOCK_REALTIME, &until);
+                        until.tv_nsec += WAKE_EVERY_MS * 1000000L;
+                        if (until.tv_nsec >= 1000000000L) {
+                                until.tv_nsec -= 1000000000L;
+                                until.tv_sec++;
+                        }
+                        if (pthread_timedjoin_np(session->threads[i], NULL, &until) == 0)
+                                break;
+                }
+        }
+        session->n_threads = 0;
+}
+
+static int make_fuse_session(struct session *session)
+{
+        char *argv[] = {(char *)"k42fs", (char *)"-d", NULL};
+        struct fuse_args args = FUSE_ARGS_INIT(session->mount->options.debug ? 2 : 1, argv);
+
+        session->se = fuse_session_new(&args, &k42_ops, sizeof k42_ops, session->mount);
+        fuse_opt_free_args(&args);
+        if (!session->se) {
+                g_warning("%s: libfuse refuses to make a session",
+                          session->mount->options.mountpoint);
+                return -EINVAL;
+        }
+        return 0;
+}
+
+static int mount_and_connect(struct session *session)
+{
+        struct k42_mount *mount = session->mount;
+        int fd, r;
+
+        r = mount_point_mount(&mount->options, &fd, &mount->dev);
+        if (r < 0)
+                return r;
+        r = channel_new(session->se, fd, session_ready, session, &mount->channel);
+        if (r < 0) {
+                g_warning("%s: libfuse refuses the channel: %s", mount->options.mountpoint,
+                          g_strerror(-r));
+                mount_point_unmount(mount->options.mountpoint, mount->dev, false);
+                close(fd);
+        }
+        return r;
+}
+
+/* False if the mount ended before it answered. */
+static bool wait_until_ready(struct session *session)
+{
+        bool ready;
+
+        g_mutex_lock(&session->lock);
+        while (!session->ready && !session->gone)
+                g_cond_wait(&session->changed, &session->lock);
+        ready = session->ready;
+        g_mutex_unlock(&session->lock);
+        return ready;
+}
+
+int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data,
+                  struct session **ret_session)
+{
+        struct session *session = calloc(1, sizeof *session);
+        int r;
+
+        if (!session)
+                return -ENOMEM;
+        session->mount = mount;
+        session->ended = ended;
+        session->data = data;
+        g_mutex_init(&session->lock);
+        g_cond_init(&session->changed);
+
+        r = make_fuse_session(session);
+        if (r == 0)
+                r = mount_and_connect(session);
+        if (r < 0) {
+                session_stop(session);
+                return r;
+        }
+        r = start_threads(session, mount->options.max_threads);
+        if (r < 0) {
+                g_warning("%s: cannot start threads: %s", mount->options.mountpoint,
+                          g_strerror(-r));
+                session_stop(session);
+                return r;
+        }
+        if (!wait_until_ready(session)) {
+                g_warning("%s: the kernel ended the mount before it was ready",
+                          mount->options.mountpoint);
+                session_stop(session);
+                return -ENODEV;
+        }
+        *ret_session = session;
+        return 0;
+}
+
+void session_stop(struct session *session)
+{
+        struct k42_mount *mount;
+        bool gone;
+
+        if (!session)
+                return;
+        mount = session->mount;
+        atomic_store(&session->stopping, true);
+        g_mutex_lock(&session->lock);
+        gone = session->gone;
+        g_mutex_unlock(&session->lock);
+        if (mount->channel)
+                mount_point_unmount(mount->options.mountpoint, mount->dev, gone);
+        if (session->se)
+                fuse_session_exit(session->se);
+        join_threads(session);
+        if (session->se)
+                fuse_session_destroy(session->se); /* closes /dev/fuse: who is left gets ENOTCONN */
+        channel_free(mount->channel);
+        mount->channel = NULL;
+        free(session->threads);
+        g_cond_clear(&session->changed);
+        g_mutex_clear(&session->lock);
+        free(session);
+}
+
+unsigned session_connection(struct session *session)
+{
+        return minor(session->mount->dev);
+}

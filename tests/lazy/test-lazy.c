@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * lazy/ without FUSE: descriptions on a made-up server object, and real processes as clients.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lazy/lazy_reopen.h"
+#include "lazy/lazy_state.h"
+
+/* A server object that only counts. */
+struct thing {
+        struct server_object object;
+        atomic_int refs;
+        atomic_int emptied;
+};
+
+static void thing_ref(struct server_object *object)
+{
+        atomic_fetch_add(&((struct thing *)object)->refs, 1);
+}
+
+static void thing_unref(struct server_object *object)
+{
+        atomic_fetch_sub(&((struct thing *)object)->refs, 1);
+}
+
+static void thing_emptied(struct server_object *object)
+{
+        atomic_fetch_add(&((struct thing *)object)->emptied, 1);
+}
+
+static char *thing_describe(struct server_object *object)
+{
+        return g_strdup("/thing");
+}
+
+static const struct server_object_ops thing_ops = {
+        .give_access_set_client_data = description_give_access_set_client_data,
+        .being_freed = description_being_freed,
+        .exported_xobject_list_empty = thing_emptied,
+        .ref = thing_ref,
+        .unref = thing_unref,
+        .describe = thing_describe,
+};
+
+struct fixture {
+        struct cobj *cobj;
+        struct lazy *lazy;
+        struct thing thing;
+        GArray *children; /* of pid_t */
+};
+
+static void fixture_set_up(struct fixture *f, gconstpointer data)
+{
+        const struct cobj_observer observer = {.data = NULL};
+
+        memset(f, 0, sizeof *f);
+        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(lazy_new(f->cobj, &f->lazy), ==, 0);
+        server_object_init(&f->thing.object, &thing_ops);
+        f->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
+}
+
+static void end_child(pid_t pid)
+{
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+}
+
+/* Everything has an owner and one reference count: at the end nothing may be left (q5). */
+static void fixture_tear_down(struct fixture *f, gconstpointer data)
+{
+        for (guint i = 0; i < f->children->len; i++)
+                end_child(g_array_index(f->children, pid_t, i));
+        g_array_free(f->children, TRUE);
+        g_assert_cmpuint(lazy_description_count(f->lazy), ==, 0);
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 0);
+        g_assert_cmpint(atomic_load(&f->thing.refs), ==, 0);
+        lazy_free(f->lazy);
+        cobj_free(f->cobj);
+        server_object_clear(&f->thing.object);
+}
+
+/* A process that does nothing until it is killed, with or without us. */
+static pid_t start_child(struct fixture *f)
+{
+        pid_t pid = fork();
+
+        g_assert_cmpint(pid, >=, 0);
+        if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        pause();
+        }
+        g_array_append_val(f->children, pid);
+        return pid;
+}
+
+static struct description *open_thing(struct fixture *f, int flags)
+{
+        const struct description_how how = {
+                .fd = open("/dev/null", O_RDWR | O_CLOEXEC),
+                .flags = flags,
+                .type = XOBJ_FILE,
+                .io_class = IO_CLASS_CACHED,
+                .tid = getpid(),
+        };
+        struct description *d = NULL;
+
+        g_assert_cmpint(how.fd, >=, 0);
+        g_assert_cmpint(description_open(f->lazy, &f->thing.object, &how, &d), ==, 0);
+        return d;
+}
+
+static struct k42_lazy_reopen message_of(uint64_t parent)
+{
+        return (struct k42_lazy_reopen){
+                .header = {.version = K42_PROTOCOL_VERSION,
+                           .length = sizeof(struct k42_lazy_reopen)},
+                .parent = parent,
+        };
+}
+
+static struct k42_lazy_reopen reopen_as(struct description *d, pid_t pid, uint64_t hint)
+{
+        struct k42_lazy_reopen message = message_of(hint);
+
+        g_assert_cmpint(lazy_reopen(d, pid, &message), ==, 0);
+        g_assert_cmpuint(message.token, !=, 0);
+        return message;
+}
+
+static enum sharing sharing_of(struct fixture *f, xhandle token)
+{
+        g_autoptr(K42Xobj) xobj = NULL;
+
+        g_assert_cmpint(xhandle_trans(f->cobj, token, NULL, RIGHTS_NONE, &xobj), ==, 0);
+        return (enum sharing)atomic_load(&xobj_client_data(xobj)->sharing);
+}
+
+static bool stale(struct fixture *f, xhandle token)
+{
+        g_autoptr(K42Xobj) xobj = NULL;
+
+        return xhandle_trans(f->cobj, token, NULL, RIGHTS_NONE, &xobj) == -ESTALE;
+}
+
+/* The exit of a process is noticed by another thread. */
+static void wait_until_stale(struct fixture *f, xhandle token)
+{
+        for (int i = 0; i < 500 && !stale(f, token); i++)
+                g_usleep(10000);
+        g_assert_true(stale(f, token));
+}
+
+static void test_state_keeps_the_newest(void)
+{
+        g_autoptr(K42LazyState) state = lazy_state_new(RIGHTS_ALL);
+        struct lazy_holder found;
+
+        for (unsigned i = 1; i <= 10 * LAZY_HOLDERS_MAX; i++) {
+                const struct lazy_holder holder = {.token = i,
+                                                   .pid = (pid_t)i,
+                                                   .start_time = i,
+                                                   .match = RIGHTS_ALL,
+                                                   .nomatch = RIGHT_DUPLICATE};
+
+                g_assert_cmpint(lazy_give_access(state, &holder), ==, 0);
+        }
+        g_assert_cmpuint(lazy_state_holders(state), ==, LAZY_HOLDERS_MAX);
+        g_assert_true(lazy_state_find_token(state, 10 * LAZY_HOLDERS_MAX, &found));
+        g_assert_true(lazy_state_find_token(state, 9 * LAZY_HOLDERS_MAX + 1, &found));
+        g_assert_false(lazy_state_find_token(state, 9 * LAZY_HOLDERS_MAX, &found));
+        g_assert_true(lazy_state_find_pid(state, 10 * LAZY_HOLDERS_MAX, 0, &found));
+        g_assert_true(
+                lazy_state_find_pid(state, 10 * LAZY_HOLDERS_MAX, 10 * LAZY_HOLDERS_MAX, &found));
+        g_assert_false(lazy_state_find_pid(state, 10 * LAZY_HOLDERS_MAX, 5, &found));
+        g_assert_cmpuint(lazy_state_bound(state), ==, RIGHTS_ALL);
+}
+
+static void test_state_never_drops_restricted(void)
+{
+        g_autoptr(K42LazyState) state = lazy_state_new(RIGHTS_ALL);
+        const struct lazy_holder restricted = {
+                .token = 1000000, .pid = 1, .match = RIGHT_READ, .nomatch = RIGHTS_NONE};
+        struct lazy_holder found;
+
+        g_assert_cmpint(lazy_give_access(state, &restricted), ==, 0);
+        for (unsigned i = 1; i <= 3 * LAZY_HOLDERS_MAX; i++) {
+                const struct lazy_holder plain = {
+                        .token = i, .pid = 2, .match = RIGHTS_ALL, .nomatch = RIGHT_DUPLICATE};
+
+                lazy_give_access(state, &plain);
+        }
+        g_assert_true(lazy_state_find_token(state, 1000000, &found));
+        g_assert_cmpuint(found.match, ==, RIGHT_READ);
+}
+
+static void test_header(void)
+{
+        struct k42_header header = {.version = K42_PROTOCOL_VERSION, .length = 64};
+
+        g_assert_cmpint(k42_header_check(&header, 64, 64), ==, 0);
+        g_assert_cmpint(k42_header_check(&header, 63, 64), ==, -EMSGSIZE);
+        g_assert_cmpint(k42_header_check(&header, 65, 64), ==, -EMSGSIZE);
+        header.length = 63;
+        g_assert_cmpint(k42_header_check(&header, 64, 64), ==, -EMSGSIZE);
+        header.length = 64;
+        header.version = K42_PROTOCOL_VERSION + 1;
+        g_assert_cmpint(k42_header_check(&header, 64, 64), ==, -EPROTONOSUPPORT);
+        header.version = K42_PROTOCOL_VERSION;
+        for (unsigned bit = 0; bit < 32; bit++) {
+                header.flags = 1u << bit;
+                g_assert_cmpint(k42_header_check(&header, 64, 64), ==, -EINVAL);
+        }
+}
+
+static void test_refused_messages(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDONLY);
+        struct k42_lazy_reopen message;
+
+        for (size_t i = offsetof(struct k42_lazy_reopen, token); i < sizeof message; i++) {
+                message = message_of(0);
+                ((uint8_t *)&message)[i] = 1;
+                g_assert_cmpint(lazy_reopen(d, getpid(), &message), ==, -EINVAL);
+        }
+        for (size_t i = offsetof(struct k42_identify, description); i < sizeof message; i++) {
+                struct k42_identify identify = {
+                        .header = {K42_PROTOCOL_VERSION, sizeof identify, 0}};
+
+                ((uint8_t *)&identify)[i] = 1;
+                g_assert_cmpint(lazy_identify(d, &identify), ==, -EINVAL);
+        }
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 1);
+        description_release(d);
+}
+
+static void test_open_and_release(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR);
+        struct k42_identify identify = {.header = {K42_PROTOCOL_VERSION, sizeof identify, 0}};
+        const uint64_t fh = d->id;
+        const xhandle opener = d->opener;
+
+        g_assert_true(description_from_fh(f->lazy, fh) == d);
+        g_assert_cmpint(sharing_of(f, opener), ==, SHARING_NON_SHARED);
+        g_assert_cmpint(lazy_identify(d, &identify), ==, 0);
+        g_assert_cmpuint(identify.description, ==, fh);
+        g_assert_cmpuint(identify.opener, ==, opener);
+        g_assert_cmpint(identify.opener_pid, ==, getpid());
+        g_assert_cmpuint(identify.handles, ==, 1);
+        description_release(d);
+        g_assert_null(description_from_fh(f->lazy, fh));
+        g_assert_true(stale(f, opener));
+        g_assert_cmpint(atomic_load(&f->thing.emptied), ==, 1);
+        g_assert_cmpuint(lazy_gives(f->lazy), ==, 0); /* nobody can inherit it any more */
+}
+
+static void test_reopen(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR);
+        pid_t child = start_child(f), second = start_child(f);
+        struct k42_lazy_reopen one, again, other, own;
+
+        one = reopen_as(d, child, d->opener);
+        g_assert_cmpuint(one.parent, ==, d->opener);
+        g_assert_cmpuint(one.token, !=, d->opener);
+        g_assert_cmpuint(one.rights, ==, RIGHTS_ALL);
+        g_assert_cmpuint(one.sharing, ==, K42_SHARING_SHARED);
+        g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_SHARED);
+        again = reopen_as(d, child, 0);
+        g_assert_cmpuint(again.token, ==, one.token);
+        g_assert_cmpuint(again.parent, ==, one.parent);
+        own = reopen_as(d, getpid(), 0);
+        g_assert_cmpuint(own.token, ==, d->opener);
+        g_assert_cmpuint(own.parent, ==, 0);
+        other = reopen_as(d, second, one.token); /* says that the first child is its parent */
+        g_assert_cmpuint(other.parent, ==, one.token);
+        g_assert_cmpuint(lazy_reopens(f->lazy), ==, 2);
+
+        end_child(child);
+        wait_until_stale(f, one.token);
+        g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_SHARED);
+        end_child(second);
+        wait_until_stale(f, other.token);
+        g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_NON_SHARED);
+        g_assert_cmpuint(lazy_gives(f->lazy), ==, 2);
+        f->children->len = 0;
+        description_release(d);
+}
+
+/* The parent process is gone, and its handle with it: what it left behind still gives the lineage.
+ */
+static void test_left_behind(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR);
+        pid_t middle = start_child(f), grandchild = start_child(f);
+        struct k42_lazy_reopen of_middle, of_grandchild;
+
+        of_middle = reopen_as(d, middle, d->opener);
+        end_child(middle);
+        wait_until_stale(f, of_middle.token);
+        of_grandchild = reopen_as(d, grandchild, of_middle.token);
+        g_assert_cmpuint(of_grandchild.parent, ==, of_middle.token);
+        end_child(grandchild);
+        f->children->len = 0;
+        description_release(d);
+}
+
+/* A token of another description, or nonsense, is no hint: the parent process is. */
+static void test_foreign_hints(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *e = open_thing(f, O_RDWR);
+        const uint64_t hints[] = {e->opener, 1, UINT64_MAX, d->opener + (UINT64_C(1) << 32), 0};
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(hints); i++) {
+                struct k42_lazy_reopen message = reopen_as(d, start_child(f), hints[i]);
+
+                g_assert_cmpuint(message.parent, ==, d->opener);
+        }
+        description_release(e);
+        description_release(d);
+}
+
+static void test_rights_only_shrink(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR);
+        pid_t child = start_child(f), grandchild = start_child(f), late = start_child(f);
+        struct k42_lazy_reopen message;
+        xhandle of_child;
+
+        of_child = reopen_as(d, child, d->opener).token;
+        {
+                g_autoptr(K42Xobj) xobj = NULL;
+
+                g_assert_cmpint(xhandle_trans(f->cobj, of_child, NULL, RIGHTS_NONE, &xobj), ==, 0);
+                g_assert_cmpint(xobj_restrict(xobj, RIGHT_READ | RIGHT_DUPLICATE, RIGHT_DUPLICATE),
+                                ==, 0);
+                g_assert_cmpint(xobj_restrict(xobj, RIGHTS_ALL, RIGHT_DUPLICATE), ==, -EPERM);
+        }
+        message = reopen_as(d, grandchild, of_child);
+        g_assert_cmpuint(message.rights, ==, RIGHT_READ | RIGHT_DUPLICATE);
+        {
+                g_autoptr(K42Xobj) xobj = NULL;
+
+                g_assert_cmpint(xhandle_trans(f->cobj, of_child, NULL, RIGHTS_NONE, &xobj), ==, 0);
+                g_assert_cmpint(xobj_restrict(xobj, RIGHT_READ, RIGHTS_NONE), ==, 0);
+        }
+        message = message_of(of_child);
+        g_assert_cmpint(lazy_reopen(d, late, &message), ==, -EACCES);
+        /* … also when its owner has gone since. */
+        end_child(child);
+        wait_until_stale(f, of_child);
+        message = message_of(of_child);
+        g_assert_cmpint(lazy_reopen(d, late, &message), ==, -EACCES);
+        g_array_remove_index(f->children, 0);
+        description_release(d);
+}
+
+static void test_read_only_gives_no_write(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDONLY);
+        struct k42_lazy_reopen message = reopen_as(d, start_child(f), 0);
+
+        g_assert_false(message.rights & RIGHT_WRITE);
+        g_assert_true(message.rights & RIGHT_READ);
+        description_release(d);
+}
+
+static void test_counting(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR);
+        pid_t child = start_child(f), stranger = start_child(f);
+        xhandle token = reopen_as(d, child, 0).token;
+        g_autoptr(K42Xobj) of_child = NULL, of_opener = NULL;
+
+        description_count_read(d, child, 10);
+        description_count_read(d, child, 5);
+        description_count_write(d, getpid(), 7);
+        description_count_read(d, stranger, 1000); /* has no handle: the first one's */
+        g_assert_cmpint(xhandle_trans(f->cobj, token, NULL, 0, &of_child), ==, 0);
+        g_assert_cmpint(xhandle_trans(f->cobj, d->opener, NULL, 0, &of_opener), ==, 0);
+        g_assert_cmpuint(xobj_client_data(of_child)->reads, ==, 2);
+        g_assert_cmpuint(xobj_client_data(of_child)->read_bytes, ==, 15);
+        g_assert_cmpuint(xobj_client_data(of_opener)->writes, ==, 1);
+        g_assert_cmpuint(xobj_client_data(of_opener)->write_bytes, ==, 7);
+        g_assert_cmpuint(xobj_client_data(of_opener)->read_bytes, ==, 1000);
+        description_release(d);
+}
+
+static void test_release_all(struct fixture *f, gconstpointer data)
+{
+        for (int i = 0; i < 100; i++)
+                (void)open_thing(f, O_RDONLY);
+        g_assert_cmpuint(lazy_description_count(f->lazy), ==, 100);
+        lazy_release_all(f->lazy);
+}
+
+struct storm {
+        struct fixture *f;
+        struct description *d;
+        pid_t children[8];
+};
+
+static void *storm_thread(void *data)
+{
+        struct storm *storm = data;
+
+        for (int i = 0; i < 400; i++) {
+                pid_t pid = storm->children[i % G_N_ELEMENTS(storm->children)];
+                struct k42_lazy_reopen message = message_of(storm->d->opener);
+
+                g_assert_cmpint(lazy_reopen(storm->d, pid, &message), ==, 0);
+                description_count_read(storm->d, pid, 1);
+                if (i % 3 == 0)
+                        xobj_free(storm->f->cobj, message.token);
+        }
+        return NULL;
+}
+
+/* Re-opens, ends and counts of the same few processes from all sides; then the end of everything.
+ */
+static void test_storm(struct fixture *f, gconstpointer data)
+{
+        struct storm storm = {.f = f, .d = open_thing(f, O_RDWR)};
+        pthread_t threads[6];
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(storm.children); i++)
+                storm.children[i] = start_child(f);
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                g_assert_cmpint(pthread_create(&threads[i], NULL, storm_thread, &storm), ==, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_join(threads[i], NULL);
+        /* One handle a process at the most, however many threads asked. */
+        g_assert_cmpuint(cobj_handle_count(f->cobj), <=, 1 + G_N_ELEMENTS(storm.children));
+        description_release(storm.d);
+}
+
+#define ADD(name, function)                                                                        \
+        g_test_add("/lazy/" name, struct fixture, NULL, fixture_set_up, function, fixture_tear_down)
+
+int main(int argc, char **argv)
+{
+        g_test_init(&argc, &argv, NULL);
+        g_test_add_func("/lazy/state/keeps-the-newest", test_state_keeps_the_newest);
+        g_test_add_func("/lazy/state/never-drops-restricted", test_state_never_drops_restricted);
+        g_test_add_func("/lazy/header", test_header);
+        ADD("refused-messages", test_refused_messages);
+        ADD("open-and-release", test_open_and_release);
+        ADD("reopen", test_reopen);
+        ADD("left-behind", test_left_behind);
+        ADD("foreign-hints", test_foreign_hints);
+        ADD("rights-only-shrink", test_rights_only_shrink);
+        ADD("read-only-gives-no-write", test_read_only_gives_no_write);
+        ADD("counting", test_counting);
+        ADD("release-all", test_release_all);
+        ADD("storm", test_storm);
+        return g_test_run();
+}
