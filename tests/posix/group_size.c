@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What changes the size and the blocks of a file: truncate, fallocate, holes, copying in the kernel, limits.
+ * What changes the size and the blocks of a file: truncate, fallocate, holes, copying in the
+ * kernel, limits.
  */
 #include "parity.h"
 
@@ -10,9 +11,10 @@
 
 void group_truncate(struct run *r)
 {
-        static const off_t sizes[] = {0,    1,    4095, 4096, 4097, 100000, 10, 12,
-                                      5000, -1,   INT64_MIN, INT64_MAX, (off_t)1 << 50, 3};
-        static const char *const others[] = {"dir", "absent", "link", "dangling", "fifo", "file/x", ""};
+        static const off_t sizes[] = {0,  1,    4095, 4096,      4097,      100000,         10,
+                                      12, 5000, -1,   INT64_MIN, INT64_MAX, (off_t)1 << 50, 3};
+        static const char *const others[] = {"dir",  "absent", "link", "dangling",
+                                             "fifo", "file/x", ""};
         size_t i;
         int fd, ro, dir, path;
 
@@ -80,8 +82,8 @@ void group_fallocate(struct run *r)
         };
         static const struct {
                 off_t at, n;
-        } ranges[] = {{0, 4096},     {4096, 8192}, {100, 50},   {0, 0},          {-1, 10},
-                      {0, -1},       {20000, 100}, {16384, 4096}, {40960, 4096}, {INT64_MAX - 10, 100},
+        } ranges[] = {{0, 4096}, {4096, 8192}, {100, 50},     {0, 0},        {-1, 10},
+                      {0, -1},   {20000, 100}, {16384, 4096}, {40960, 4096}, {INT64_MAX - 10, 100},
                       {0, 20000}};
         size_t i, k;
         int fd, ro, dir;
@@ -114,7 +116,7 @@ void group_fallocate(struct run *r)
 
 static void seek_all(struct run *r, int fd, const char *what)
 {
-        static const off_t from[] = {0,     1,     4095,  4096,   8192,  65535, 65536,
+        static const off_t from[] = {0,     1,     4095,   4096,   8192,   65535, 65536,
                                      65537, 69632, 100000, 131072, 200000, -1};
         size_t i;
 
@@ -167,12 +169,23 @@ void group_copy_range(struct run *r)
                 off_t from, to;
                 size_t n;
                 bool same;
-        } copies[] = {{0, 0, 100, false},      {50, 200, 100, false},   {0, 0, 20000, false},
-                      {9990, 0, 100, false},   {10000, 0, 100, false},  {20000, 0, 100, false},
-                      {0, 30000, 4096, false}, {0, 0, 0, false},        {-1, 0, 10, false},
-                      {0, -1, 10, false},      {0, 5000, 1000, true},   {0, 50, 100, true},
-                      {100, 50, 100, true},    {0, 0, 10, true},        {0, 20000, 100, true},
-                      {4096, 8192, 4096, false}, {0, INT64_MAX - 5, 100, false}};
+        } copies[] = {{0, 0, 100, false},
+                      {50, 200, 100, false},
+                      {0, 0, 20000, false},
+                      {9990, 0, 100, false},
+                      {10000, 0, 100, false},
+                      {20000, 0, 100, false},
+                      {0, 30000, 4096, false},
+                      {0, 0, 0, false},
+                      {-1, 0, 10, false},
+                      {0, -1, 10, false},
+                      {0, 5000, 1000, true},
+                      {0, 50, 100, true},
+                      {100, 50, 100, true},
+                      {0, 0, 10, true},
+                      {0, 20000, 100, true},
+                      {4096, 8192, 4096, false},
+                      {0, INT64_MAX - 5, 100, false}};
         size_t i;
         loff_t from, to;
         int in, out, ro, append, dir;
@@ -294,7 +307,7 @@ static void truncate_over_limit(struct run *r, void *data)
 
 void group_limits(struct run *r)
 {
-        static const off_t far[] = {((off_t)1 << 31) - 1, (off_t)1 << 32, (off_t)1 << 43,
+        static const off_t far[] = {((off_t)1 << 31) - 1,    (off_t)1 << 32,       (off_t)1 << 43,
                                     ((off_t)1 << 44) - 4097, ((off_t)1 << 44) - 1, (off_t)1 << 44,
                                     (off_t)1 << 60};
         size_t i;

@@ -2,16 +2,18 @@
 /*
  * parity DIR_A DIR_B [--user UID:GID] [--only GROUP]... [--known FILE|none] [--tag TAG]... [--list]
  *
- * Runs every group once in a fresh directory of DIR_A (the backing directory) and once in one of DIR_B
- * (the mount), and prints each step that came out differently.  Exit status 0 when nothing differs but
- * what the list of known differences says, 1 when something does, 2 for wrong use.
+ * Runs every group once in a fresh directory of DIR_A (the backing directory) and once in one of
+ * DIR_B (the mount), and prints each step that came out differently.  Exit status 0 when nothing
+ * differs but what the list of known differences says, 1 when something does, 2 for wrong use.
  *
- * The list: a line `GROUP/STEP<tab>TAGS<tab>REASON`.  GROUP/STEP is an fnmatch(3) pattern.  TAGS is `*`, or
- * words joined by `,`: the entry holds for runs that have all those tags.  Tags are given with --tag (the
- * tests give the I/O class and who runs the daemon), and `root` or `user` is added after who we are.
- * An entry that holds for a run in which nothing that it matches differs is reported as an error.
+ * The list: a line `GROUP/STEP<tab>TAGS<tab>REASON`.  GROUP/STEP is an fnmatch(3) pattern.  TAGS is
+ * `*`, or words joined by `,`: the entry holds for runs that have all those tags.  Tags are given
+ * with --tag (the tests give the I/O class and who runs the daemon), and `root` or `user` is added
+ * after who we are. An entry that holds for a run in which nothing that it matches differs is
+ * reported as an error.
  *
- * Ownership: main makes the transcripts (memfd files) and reads them after the group's child has ended.
+ * Ownership: main makes the transcripts (memfd files) and reads them after the group's child has
+ * ended.
  */
 #include "parity.h"
 
@@ -64,8 +66,8 @@ static void remove_tree(const char *path)
         nftw(path, remove_one, 30, FTW_PHYS | FTW_MOUNT | FTW_DEPTH);
 }
 
-static void run_in_child(const struct settings *set, const struct parity_group *group, const char *top,
-                         int out)
+static void run_in_child(const struct settings *set, const struct parity_group *group,
+                         const char *top, int out)
 {
         static struct run r;
 
@@ -73,9 +75,9 @@ static void run_in_child(const struct settings *set, const struct parity_group *
         signal(SIGPIPE, SIG_IGN);
         alarm(GROUP_SECONDS);
         umask(022);
-        if (set->change_user && (setgroups(0, NULL) < 0 ||
-                                 setresgid(set->gid, set->gid, set->gid) < 0 ||
-                                 setresuid(set->uid, set->uid, set->uid) < 0))
+        if (set->change_user &&
+            (setgroups(0, NULL) < 0 || setresgid(set->gid, set->gid, set->gid) < 0 ||
+             setresuid(set->uid, set->uid, set->uid) < 0))
                 _exit(98);
         if (chdir(top) < 0)
                 _exit(97);
@@ -104,22 +106,24 @@ static int wait_for(pid_t pid)
 }
 
 /* Runs a group in a new directory below `dir`, and returns the transcript's lines. */
-static char **transcript(const struct settings *set, const struct parity_group *group, const char *dir,
-                         char letter)
+static char **transcript(const struct settings *set, const struct parity_group *group,
+                         const char *dir, char letter)
 {
-        g_autofree char *top = g_strdup_printf("%s/parity-%c.XXXXXX", dir, letter);
+        /* one below, so that ".." is ours, too */
+        g_autofree char *outer = g_strdup_printf("%s/parity-%c.XXXXXX", dir, letter);
+        g_autofree char *top = NULL;
         g_autofree char *text = NULL;
         struct stat st;
         ssize_t got = 0;
         int out, status;
         pid_t pid;
 
-        if (mkdtemp(top) == NULL || chmod(top, 0755) < 0) {
+        if (mkdtemp(outer) != NULL)
+                top = g_strconcat(outer, "/top", NULL);
+        if (top == NULL || chmod(outer, 0755) < 0 || mkdir(top, 0755) < 0 ||
+            (set->change_user &&
+             (chown(outer, set->uid, set->gid) < 0 || chown(top, set->uid, set->gid) < 0))) {
                 fprintf(stderr, "parity: %s: cannot make a directory: %s\n", dir, strerror(errno));
-                exit(2);
-        }
-        if (set->change_user && chown(top, set->uid, set->gid) < 0) {
-                fprintf(stderr, "parity: %s: chown: %s\n", top, strerror(errno));
                 exit(2);
         }
         out = memfd_create("transcript", MFD_CLOEXEC);
@@ -144,7 +148,7 @@ static char **transcript(const struct settings *set, const struct parity_group *
         }
         snprintf(text + got, 64, "(end)\tstatus %x", (unsigned)status);
         close(out);
-        remove_tree(top);
+        remove_tree(outer);
         return g_strsplit(text, "\n", -1);
 }
 
@@ -342,7 +346,8 @@ static void judge_known(struct settings *set)
         }
 }
 
-/* What the groups exec: a program that says who it is, and one that waits for the end of its input. */
+/* What the groups exec: a program that says who it is, and one that waits for the end of its input.
+ */
 static void helper(const char *what)
 {
         if (strcmp(what, "ids") == 0) {
@@ -363,8 +368,9 @@ static void helper(const char *what)
 
 static _Noreturn void usage(void)
 {
-        fprintf(stderr, "usage: parity DIR_A DIR_B [--user UID:GID] [--only GROUP] [--known FILE|none] "
-                        "[--tag TAG] [--list]\n");
+        fprintf(stderr,
+                "usage: parity DIR_A DIR_B [--user UID:GID] [--only GROUP] [--known FILE|none] "
+                "[--tag TAG] [--list]\n");
         exit(2);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a step is written down.  A step is one line of the transcript, "NAME<tab>TEXT", written with one
- * write() to an O_APPEND descriptor that children share, so lines never mix.
+ * How a step is written down.  A step is one line of the transcript, "NAME<tab>TEXT", written with
+ * one write() to an O_APPEND descriptor that children share, so lines never mix.
  */
 #include "parity.h"
 
@@ -217,9 +217,9 @@ static int by_name(const void *a, const void *b)
 
 void rec_listing(struct run *r, const char *path)
 {
-        static const char letters[] = {[DT_UNKNOWN] = '?', [DT_REG] = 'f',  [DT_DIR] = 'd',
-                                       [DT_LNK] = 'l',     [DT_FIFO] = 'p', [DT_SOCK] = 's',
-                                       [DT_CHR] = 'c',     [DT_BLK] = 'b'};
+        static const char letters[] = {
+                [DT_UNKNOWN] = '?', [DT_REG] = 'f',  [DT_DIR] = 'd', [DT_LNK] = 'l',
+                [DT_FIFO] = 'p',    [DT_SOCK] = 's', [DT_CHR] = 'c', [DT_BLK] = 'b'};
         char **names = NULL;
         size_t n = 0, i;
         struct dirent *entry;
