@@ -170,6 +170,9 @@ void group_link(struct run *r)
 
         make_targets(r);
         for (i = 0; i < N_ELEMENTS(targets); i++) {
+                /* which file system '/' is on is nobody's business */
+                if (strcmp(targets[i], "/") == 0)
+                        continue;
                 SAY(r, link(targets[i], "new"), "link of '%s'", targets[i]);
                 rec_lstat(r, "new");
                 unlink("new");

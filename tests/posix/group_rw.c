@@ -222,12 +222,18 @@ void group_vectors(struct run *r)
         SAY(r, readv(fd, odd, 3), "readv with a bad address last");
         SAY(r, lseek(fd, 0, SEEK_CUR), "offset after it");
         for (i = 0; i < N_ELEMENTS(rwf); i++) {
+                pattern(a, sizeof a, 0);
+                pattern(b, sizeof b, 10);
+                pattern(c, sizeof c, 30);
+                put_n(r, "file", 1000);
                 SET(r, lseek(fd, 3, SEEK_SET));
                 SAY(r, preadv2(fd, three, 3, 0, rwf[i].flag), "preadv2 RWF_%s", rwf[i].name);
                 SAY(r, preadv2(fd, three, 3, -1, rwf[i].flag), "preadv2 here RWF_%s", rwf[i].name);
                 rec(r, "offset %ld", (long)lseek(fd, 0, SEEK_CUR));
+                SET(r, lseek(fd, 3, SEEK_SET));
                 SAY(r, pwritev2(fd, three, 3, 5, rwf[i].flag), "pwritev2 RWF_%s", rwf[i].name);
                 rec_file(r, "file");
+                SET(r, lseek(fd, 3, SEEK_SET));
                 SAY(r, pwritev2(fd, three, 3, -1, rwf[i].flag), "pwritev2 here RWF_%s",
                     rwf[i].name);
                 rec(r, "offset %ld", (long)lseek(fd, 0, SEEK_CUR));
@@ -265,11 +271,13 @@ void group_direct(struct run *r)
                              io[i].shift));
         }
         for (i = 0; i < N_ELEMENTS(io); i++) {
+                put_n(r, "file", 10000);
                 pattern(buffer, 16384, i * 777);
                 SAY(r, pwrite(fd, buffer + io[i].shift, io[i].n, io[i].at),
                     "pwrite %zu at %lld, shifted %zu", io[i].n, (long long)io[i].at, io[i].shift);
                 rec_file(r, "file");
         }
+        put_n(r, "file", 10000);
         SAY(r, fcntl(fd, F_SETFL, 0), "F_SETFL without O_DIRECT");
         rec(r, "flags %o", fcntl(fd, F_GETFL));
         SAY(r, pwrite(fd, "plain", 5, 3), "pwrite after it");
@@ -316,6 +324,7 @@ void group_offsets(struct run *r)
         put(r, "file", "0123456789");
         fd = open("file", O_RDONLY | O_CLOEXEC);
         for (i = 0; i < N_ELEMENTS(seeks); i++) {
+                SET(r, lseek(fd, 7, SEEK_SET));
                 SAY(r, lseek(fd, seeks[i].at, seeks[i].whence), "lseek %lld, %d",
                     (long long)seeks[i].at, seeks[i].whence);
                 rec(r, "now %lld", (long long)lseek(fd, 0, SEEK_CUR));

@@ -33,6 +33,7 @@ void group_truncate(struct run *r)
         for (i = 0; i < N_ELEMENTS(sizes); i++) {
                 SAY(r, ftruncate(fd, sizes[i]), "ftruncate %lld", (long long)sizes[i]);
                 rec_fstat(r, fd);
+                rec_blocks(r, fd);
                 rec_file(r, "file");
         }
         for (i = 0; i < N_ELEMENTS(others); i++)
@@ -48,9 +49,11 @@ void group_truncate(struct run *r)
         SAY(r, truncate("file", 2), "truncate of a read-only file");
         SAY(r, ftruncate(fd, 2), "ftruncate of a read-only file opened before");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         SET(r, unlink("file"));
         SAY(r, ftruncate(fd, 77), "ftruncate of an unlinked file");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         put_n(r, "file", 9000);
         fd = open("file", O_RDWR | O_CLOEXEC);
         SAY(r, ftruncate(fd, 100), "down to 100");
@@ -97,6 +100,7 @@ void group_fallocate(struct run *r)
                             "%s %lld+%lld", modes[i].name, (long long)ranges[k].at,
                             (long long)ranges[k].n);
                         rec_fstat(r, fd);
+                        rec_blocks(r, fd);
                         rec_file(r, "file");
                         close(fd);
                         unlink("file");
@@ -110,6 +114,7 @@ void group_fallocate(struct run *r)
         SAY(r, fallocate(dir, 0, 0, 1000), "of a directory");
         SAY(r, posix_fallocate(fd, 0, 1000), "posix_fallocate");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         SAY(r, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 50), "punch, O_APPEND");
         rec_file(r, "file");
 }
@@ -150,6 +155,7 @@ void group_holes(struct run *r)
         SET(r, fsync(fd));
         step(r, "sparse");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         rec_file(r, "sparse");
         seek_all(r, fd, "sparse");
         close(fd);

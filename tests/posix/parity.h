@@ -141,6 +141,8 @@ void rec_data(struct run *r, const void *data, ssize_t n);
 void rec_path(struct run *r, const char *text);
 /* Adds what may be compared of a struct stat. */
 void rec_stat(struct run *r, const struct stat *st);
+/* Adds st_blocks, once the data is allocated. */
+void rec_blocks(struct run *r, int fd);
 void rec_lstat(struct run *r, const char *path);
 void rec_fstat(struct run *r, int fd);
 void rec_mode(struct run *r, const char *path); /* mode bits only, of lstat() */

@@ -150,12 +150,23 @@ static char type_letter(mode_t mode)
         }
 }
 
+/* Not st_blocks: before the data is allocated it depends on the moment. */
 void rec_stat(struct run *r, const struct stat *st)
 {
-        rec(r, "%c%04o nlink %lu uid %u gid %u size %lld blocks %lld blksize %ld rdev %lx",
+        rec(r, "%c%04o nlink %lu uid %u gid %u size %lld blksize %ld rdev %lx",
             type_letter(st->st_mode), st->st_mode & 07777, (unsigned long)st->st_nlink, st->st_uid,
-            st->st_gid, (long long)st->st_size, (long long)st->st_blocks, (long)st->st_blksize,
-            (unsigned long)st->st_rdev);
+            st->st_gid, (long long)st->st_size, (long)st->st_blksize, (unsigned long)st->st_rdev);
+}
+
+void rec_blocks(struct run *r, int fd)
+{
+        struct statx x;
+
+        if (fsync(fd) < 0 ||
+            statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BLOCKS, &x) < 0)
+                rec(r, "blocks: %s", strerrorname_np(errno));
+        else
+                rec(r, "blocks %llu", (unsigned long long)x.stx_blocks);
 }
 
 void rec_lstat(struct run *r, const char *path)
