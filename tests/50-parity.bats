@@ -21,7 +21,7 @@ parity_says() {
     timeout -k 5 "${K42_PARITY_TIMEOUT:-500}" "$PARITY" "$@" >"$S/parity.out" 2>&1 || got=$?
     tail -n 1 "$S/parity.out"
     [ "$got" = "$want" ] && return 0
-    head -n 100 "$S/parity.out"
+    head -n 40 "$S/parity.out"
     echo "parity ended with $got, not $want"
     return 1
 }
@@ -116,7 +116,7 @@ user_mount() {
         sleep 0.05
     done
     as_nobody timeout -k 5 500 "$PARITY" "$S/src" "$S/mnt" --known "$S/known" --tag "$io" --tag userdaemon \
-        >"$S/parity.out" 2>&1 || { head -n 100 "$S/parity.out"; tail -n 1 "$S/parity.out"; return 1; }
+        >"$S/parity.out" 2>&1 || { head -n 40 "$S/parity.out"; tail -n 1 "$S/parity.out"; return 1; }
     tail -n 1 "$S/parity.out"
     as_nobody fusermount3 -u "$S/mnt"
     for ((i = 0; i < 200; i++)); do kill -0 "$keeper" 2>/dev/null || break; sleep 0.05; done

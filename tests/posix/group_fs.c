@@ -80,6 +80,7 @@ void group_ioctl(struct run *r)
         for (k = 0; k < N_ELEMENTS(names); k++) {
                 int fd = SET(r, open(names[k], O_RDONLY | O_CLOEXEC));
 
+                SET(r, fsync(fd)); /* FIOQSIZE tells what is allocated */
                 for (i = 0; i < N_ELEMENTS(requests); i++) {
                         unsigned char answer[256] = {0};
 
