@@ -176,6 +176,23 @@ static void test_by_itself(struct fixture *f, gconstpointer data)
         g_assert_cmpint(query_int(f->db_path, "SELECT count(*) FROM open_handles"), ==, 1);
 }
 
+/* With nothing to do, nothing is done. */
+static void test_idle(struct fixture *f, gconstpointer data)
+{
+        struct timespec before, after;
+        int64_t used;
+
+        give(f, 0, NULL, O_RDONLY, XHANDLE_NONE);
+        g_assert_cmpint(store_sync(f->store), ==, 0);
+        g_usleep(300000);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        g_usleep(500000);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+        used = (after.tv_sec - before.tv_sec) * G_USEC_PER_SEC +
+               (after.tv_nsec - before.tv_nsec) / 1000;
+        g_assert_cmpint(used, <, 50000);
+}
+
 static void test_history(struct fixture *f, gconstpointer data)
 {
         g_autofree char *rows = NULL, *gone = NULL, *pids = NULL, *expected = NULL;
@@ -536,6 +553,7 @@ int main(int argc, char **argv)
         ADD("bytes", NULL, test_bytes);
         ADD("cancel", NULL, test_cancel);
         ADD("by-itself", NULL, test_by_itself);
+        ADD("idle", NULL, test_idle);
         ADD("history", &with_history, test_history);
         ADD("foreach", NULL, test_foreach);
         ADD("users", NULL, test_users);
