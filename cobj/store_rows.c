@@ -3,9 +3,10 @@
  * From records to rows.  Everything here runs on the writer thread, within a transaction, and
  * returns SQLite result codes; any of them may be the end of this database.
  *
- * A handle has a row only while it lives: a record HANDLE_GIVEN whose handle is gone already makes
- * none, whatever order its records came in.  So no order of events can leave a row behind, and
- * every step can be done twice (records are applied again when the database was replaced in
+ * HANDLE_GIVEN comes before HANDLE_FREED of the same handle, but it may come before the handle can
+ * be found in its table, and long after it is gone.  Either way the record itself makes the row
+ * then, without a path: the next sync adds the path, or the record of its end removes the row.
+ * Every step can be done twice (records are applied again when the database was replaced in
  * between).
  *
  * Strings come from the living handle, at this time.  Strings of the file system are bytes; they
@@ -225,6 +226,17 @@ static int put_client(struct store *s, struct client *client)
         return rc;
 }
 
+/* HANDLE_INSERT with its parameters bound; `rc`: how the binding went. */
+static int insert_handle(struct store *s, int rc)
+{
+        if (rc == SQLITE_OK)
+                rc = store_step(s, STMT_HANDLE_INSERT);
+        sqlite3_clear_bindings(s->statements[STMT_HANDLE_INSERT]);
+        if (rc == SQLITE_OK)
+                s->row_count += (uint64_t)sqlite3_changes(s->db);
+        return rc;
+}
+
 static int put_handle(struct store *s, struct xobj *xobj)
 {
         sqlite3_stmt *stmt = s->statements[STMT_HANDLE_INSERT];
@@ -251,19 +263,41 @@ static int put_handle(struct store *s, struct xobj *xobj)
         bind_word(stmt, 9, sharing_word(atomic_load(&data->sharing)), &rc);
         sqlite3_bind_int64(stmt, 10, data->opened);
         bind_counters(stmt, 11, data);
-        if (rc == SQLITE_OK)
-                rc = store_step(s, STMT_HANDLE_INSERT);
-        sqlite3_clear_bindings(stmt);
-        if (rc == SQLITE_OK)
-                s->row_count += (uint64_t)sqlite3_changes(s->db);
-        return rc;
+        return insert_handle(s, rc);
+}
+
+/* The record's own contents: the parameters that the history's statements share with this one. */
+static void bind_record(sqlite3_stmt *stmt, int n, const struct journal_handle *h,
+                        const char *flags, const char *rights, int *rc)
+{
+        bind_word(stmt, n, type_word(h->type), rc);
+        bind_word(stmt, n + 1, flags, rc);
+        bind_word(stmt, n + 2, rights, rc);
+        bind_word(stmt, n + 3, class_word(h->io_class), rc);
+        bind_word(stmt, n + 4, sharing_word(h->sharing), rc);
+        sqlite3_bind_int64(stmt, n + 5, h->opened);
+        sqlite3_bind_int64(stmt, n + 6, (sqlite3_int64)h->reads);
+        sqlite3_bind_int64(stmt, n + 7, (sqlite3_int64)h->read_bytes);
+        sqlite3_bind_int64(stmt, n + 8, (sqlite3_int64)h->writes);
+        sqlite3_bind_int64(stmt, n + 9, (sqlite3_int64)h->write_bytes);
 }
 
 static int handle_given(struct store *s, const struct journal_handle *h)
 {
         g_autoptr(K42Xobj) xobj = cobj_get_xobj(s->cobj, h->handle);
+        sqlite3_stmt *stmt = s->statements[STMT_HANDLE_INSERT];
+        char flags[FLAGS_WORDS_MAX], rights[ACCESS_RIGHTS_STRING_MAX];
+        int rc = SQLITE_OK;
 
-        return xobj ? put_handle(s, xobj) : SQLITE_OK;
+        if (xobj)
+                return put_handle(s, xobj);
+        flags_words(h->flags, flags);
+        sqlite3_bind_int64(stmt, PARAM_TOKEN, (sqlite3_int64)h->handle);
+        bind_id(stmt, PARAM_PARENT, h->parent);
+        sqlite3_bind_int64(stmt, PARAM_CLIENT, (sqlite3_int64)h->client);
+        sqlite3_bind_null(stmt, PARAM_PATH);
+        bind_record(stmt, 5, h, flags, access_rights_format(h->match, rights), &rc);
+        return insert_handle(s, rc);
 }
 
 static int history_step(struct store *s, enum store_statement which, const struct journal_handle *h)
@@ -276,18 +310,9 @@ static int history_step(struct store *s, enum store_statement which, const struc
         sqlite3_bind_int64(stmt, PARAM_TOKEN, (sqlite3_int64)h->handle);
         bind_id(stmt, PARAM_PARENT, h->parent);
         sqlite3_bind_int64(stmt, PARAM_CLIENT, (sqlite3_int64)h->client);
-        bind_word(stmt, 4, type_word(h->type), &rc);
-        bind_word(stmt, 5, flags, &rc);
-        bind_word(stmt, 6, access_rights_format(h->match, rights), &rc);
-        bind_word(stmt, 7, class_word(h->io_class), &rc);
-        bind_word(stmt, 8, sharing_word(h->sharing), &rc);
-        sqlite3_bind_int64(stmt, 9, h->opened);
-        sqlite3_bind_int64(stmt, 10, h->closed);
-        sqlite3_bind_int64(stmt, 11, (sqlite3_int64)h->reads);
-        sqlite3_bind_int64(stmt, 12, (sqlite3_int64)h->read_bytes);
-        sqlite3_bind_int64(stmt, 13, (sqlite3_int64)h->writes);
-        sqlite3_bind_int64(stmt, 14, (sqlite3_int64)h->write_bytes);
-        sqlite3_bind_int64(stmt, 15, (sqlite3_int64)s->history_next);
+        bind_record(stmt, 5, h, flags, access_rights_format(h->match, rights), &rc);
+        sqlite3_bind_int64(stmt, 15, h->closed);
+        sqlite3_bind_int64(stmt, 16, (sqlite3_int64)s->history_next);
         if (rc == SQLITE_OK)
                 rc = store_step(s, which);
         sqlite3_clear_bindings(stmt);
@@ -483,7 +508,9 @@ static void update_one(struct xobj *xobj, void *data)
 
         if (pass->rc != SQLITE_OK)
                 return;
-        if (atomic_exchange(&xobj_client_data(xobj)->dirty, false))
+        if (pass->store->reconcile)
+                pass->rc = put_handle(pass->store, xobj);
+        if (pass->rc == SQLITE_OK && atomic_exchange(&xobj_client_data(xobj)->dirty, false))
                 pass->rc = update_counters(pass->store, xobj);
         if (pass->rc == SQLITE_OK)
                 pass->rc = update_path(pass->store, xobj);
@@ -499,6 +526,8 @@ int rows_update_living(struct store *s)
 
         cobj_foreach_handle(s->cobj, update_one, &pass);
         id_map_clear(&pass.seen);
+        if (pass.rc == SQLITE_OK)
+                s->reconcile = false;
         return pass.rc;
 }
 
@@ -519,6 +548,9 @@ int rows_refill(struct store *s)
         if (pass.rc == SQLITE_OK)
                 pass.rc = store_step(s, STMT_CLIENTS_CLEAR);
         s->row_count = 0;
+        /* A handle whose record was dropped may not be in the table yet: the next sync looks again.
+         */
+        s->reconcile = true;
         if (pass.rc == SQLITE_OK)
                 cobj_foreach_handle(s->cobj, refill_one, &pass);
         return pass.rc;

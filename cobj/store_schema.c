@@ -29,6 +29,7 @@
 #define BUSY_AT_OPEN_MS    5000
 #define BUSY_LATER_MS      10 /* the writer has its own patience */
 
+/* clang-format off: SQL has lines of its own */
 #define ID_TEXT(column) "(" column " & 4294967295) || '.' || ((" column " >> 32) & 4294967295)"
 
 static const char schema_drop[] = "DROP VIEW IF EXISTS open_handles;"
@@ -39,17 +40,19 @@ static const char schema_drop[] = "DROP VIEW IF EXISTS open_handles;"
 
 static const char schema_create[] =
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-        "CREATE TABLE clients (id INTEGER PRIMARY KEY, pid INTEGER, ppid INTEGER, uid INTEGER,"
-        " start_time INTEGER, comm TEXT, exe TEXT, exited INTEGER NOT NULL DEFAULT 0);"
+        "CREATE TABLE clients ("
+        " id INTEGER PRIMARY KEY, pid INTEGER, ppid INTEGER, uid INTEGER, start_time INTEGER,"
+        " comm TEXT, exe TEXT, exited INTEGER NOT NULL DEFAULT 0);"
         "CREATE INDEX clients_exited ON clients (id) WHERE exited;"
-        "CREATE TABLE handles (token INTEGER PRIMARY KEY, parent INTEGER, client INTEGER,"
-        " path TEXT, type TEXT, flags TEXT, rights TEXT, class TEXT, sharing TEXT,"
-        " opened INTEGER, reads INTEGER, read_bytes INTEGER, writes INTEGER,"
-        " write_bytes INTEGER);"
+        "CREATE TABLE handles ("
+        " token INTEGER PRIMARY KEY, parent INTEGER, client INTEGER, path TEXT, type TEXT,"
+        " flags TEXT, rights TEXT, class TEXT, sharing TEXT, opened INTEGER,"
+        " reads INTEGER, read_bytes INTEGER, writes INTEGER, write_bytes INTEGER);"
         "CREATE INDEX handles_client ON handles (client);"
-        "CREATE TABLE handle_history (seq INTEGER PRIMARY KEY, handle TEXT, parent TEXT,"
-        " pid INTEGER, ppid INTEGER, uid INTEGER, comm TEXT, exe TEXT, path TEXT, type TEXT,"
-        " flags TEXT, rights TEXT, class TEXT, sharing TEXT, opened REAL, closed REAL,"
+        "CREATE TABLE handle_history ("
+        " seq INTEGER PRIMARY KEY, handle TEXT, parent TEXT, pid INTEGER, ppid INTEGER,"
+        " uid INTEGER, comm TEXT, exe TEXT, path TEXT, type TEXT, flags TEXT, rights TEXT,"
+        " class TEXT, sharing TEXT, opened REAL, closed REAL,"
         " reads INTEGER, read_bytes INTEGER, writes INTEGER, write_bytes INTEGER);"
         "CREATE VIEW open_handles AS SELECT " ID_TEXT("h.token") " AS handle, " ID_TEXT(
                 "h.parent") " AS parent,"
@@ -58,21 +61,22 @@ static const char schema_create[] =
                             " h.path AS path, h.type AS type, h.flags AS flags, h.rights AS rights,"
                             " h.class AS class, h.sharing AS sharing, h.opened / 1000000.0 AS "
                             "opened,"
-                            " h.reads AS reads, h.read_bytes AS read_bytes, h.writes AS writes,"
-                            " h.write_bytes AS write_bytes"
+                            " h.reads AS reads, h.read_bytes AS read_bytes,"
+                            " h.writes AS writes, h.write_bytes AS write_bytes"
                             " FROM handles h LEFT JOIN clients c ON c.id = h.client;";
 
 #define HISTORY_COLUMNS                                                                            \
         "(seq, handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights, class,"       \
         " sharing, opened, closed, reads, read_bytes, writes, write_bytes)"
+/* The same parameters as HANDLE_INSERT's, and two more. */
+#define HISTORY_VALUES " ?5, ?6, ?7, ?8, ?9, ?10 / 1000000.0, ?15 / 1000000.0, ?11, ?12, ?13, ?14"
 
-/* The parameters of the history's two are the same: rows_history_add() binds them all. */
 static const char *const statement_sql[STMT_COUNT] = {
         [STMT_BEGIN] = "BEGIN IMMEDIATE",
         [STMT_COMMIT] = "COMMIT",
         [STMT_HANDLE_INSERT] =
-                "INSERT OR IGNORE INTO handles VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
-                " ?11, ?12, ?13, ?14)",
+                "INSERT OR IGNORE INTO handles"
+                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         [STMT_HANDLE_DELETE] = "DELETE FROM handles WHERE token = ?1",
         [STMT_HANDLE_UPDATE] =
                 "UPDATE handles SET rights = ?2, sharing = ?3, reads = ?4, read_bytes = ?5,"
@@ -80,19 +84,16 @@ static const char *const statement_sql[STMT_COUNT] = {
         [STMT_HANDLE_PATH] = "UPDATE handles SET path = ?2 WHERE token = ?1 AND path IS NOT ?2",
         [STMT_HISTORY_MOVE] =
                 "INSERT INTO handle_history " HISTORY_COLUMNS
-                " SELECT ?15, " ID_TEXT("h.token") ", " ID_TEXT(
+                " SELECT ?16, " ID_TEXT("h.token") ", " ID_TEXT(
                         "h.parent") ","
-                                    " c.pid, c.ppid, c.uid, c.comm, c.exe, h.path, ?4, ?5, ?6, ?7, "
-                                    "?8,"
-                                    " ?9 / 1000000.0, ?10 / 1000000.0, ?11, ?12, ?13, ?14"
+                                    " c.pid, c.ppid, c.uid, c.comm, c.exe, h.path," HISTORY_VALUES
                                     " FROM handles h LEFT JOIN clients c ON c.id = h.client WHERE "
                                     "h.token = ?1",
         [STMT_HISTORY_ADD] =
                 "INSERT INTO handle_history " HISTORY_COLUMNS
-                " SELECT ?15, " ID_TEXT("?1") ", " ID_TEXT(
+                " SELECT ?16, " ID_TEXT("?1") ", " ID_TEXT(
                         "?2") ","
-                              " c.pid, c.ppid, c.uid, c.comm, c.exe, NULL, ?4, ?5, ?6, ?7, ?8,"
-                              " ?9 / 1000000.0, ?10 / 1000000.0, ?11, ?12, ?13, ?14"
+                              " c.pid, c.ppid, c.uid, c.comm, c.exe, NULL," HISTORY_VALUES
                               " FROM (SELECT 1) LEFT JOIN clients c ON c.id = ?3",
         [STMT_HISTORY_TRIM] = "DELETE FROM handle_history WHERE seq < ?1",
         [STMT_CLIENT_INSERT] =
@@ -109,6 +110,7 @@ static const char *const statement_sql[STMT_COUNT] = {
                 " class, sharing, opened, reads, read_bytes, writes, write_bytes"
                 " FROM open_handles WHERE ?1 < 0 OR uid = ?1 ORDER BY opened, handle",
 };
+/* clang-format on */
 
 int store_errno(struct store *s, int rc)
 {

@@ -21,6 +21,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fusefs/fs_file.h"
+
 #define CAP_BIT(cap) (UINT64_C(1) << (cap))
 
 /* Without all of these we cannot act for others. */
@@ -188,6 +190,26 @@ int creds_for_caller(fuse_req_t req, mode_t mode, struct creds *ret_creds)
                 creds_restore(ret_creds);
                 return -EOVERFLOW;
         }
+        return 0;
+}
+
+int creds_for_change(fuse_req_t req, int fd, bool kill, struct creds *ret_creds)
+{
+        struct fs_stat st;
+        int r = thread_ready();
+
+        if (r < 0 || !privileged)
+                return r;
+        creds_fsetid(!kill);
+        if (kill)
+                r = fs_stat(fd, &st);
+        if (r < 0 || !kill || (st.st.st_mode & (S_ISGID | S_IXGRP)) != S_ISGID)
+                return r;
+        r = take_groups(req);
+        if (r < 0)
+                return r;
+        setfsgid(fuse_req_ctx(req)->gid);
+        ret_creds->active = true;
         return 0;
 }
 

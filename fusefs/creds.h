@@ -9,8 +9,9 @@
  *   - What is created belongs to the caller: creds_for_caller() changes the thread's file system
  * uid and gid for the time of the call, and nothing else: the capabilities that override
  * permissions stay, because the kernel's answer counts and not ours.
- *   - CAP_FSETID decides whether a write, a truncation or an ACL takes the setuid and setgid bits
- *     off.  It must be the caller's, so it is on in a thread only while creds_fsetid() says so.
+ *   - CAP_FSETID (and membership in its group) decides whether a write, a truncation or an ACL
+ * takes the setuid and setgid bits off.  It must be the caller's, so it is on in a thread only
+ * while creds_fsetid() says so.
  *
  * An unprivileged daemon changes nothing but its umask: the backing file system checks what its
  * user may do.
@@ -40,3 +41,9 @@ void creds_restore(struct creds *creds);
 
 /* Whether what this thread does next may leave setuid and setgid bits alone. */
 void creds_fsetid(bool keep_bits);
+
+/* What this thread does next, until creds_restore(), changes the file `fd`; with `kill` the caller
+ * may not keep setuid and setgid bits by a capability.  A setgid bit without group execute
+ * permission stays for the members of the file's group, so then the thread is in the caller's
+ * groups.  Returns 0 or -errno. */
+int creds_for_change(fuse_req_t req, int fd, bool kill, struct creds *ret_creds);

@@ -301,6 +301,19 @@ int node_fd_get(struct server_file *file)
         return fd;
 }
 
+struct node_fd_use node_fd_use(struct server_file *file)
+{
+        server_file_ref(file);
+        return (struct node_fd_use){.file = file, .fd = node_fd_get(file)};
+}
+
+void node_fd_unuse(struct node_fd_use *use)
+{
+        if (use->fd >= 0)
+                node_fd_put(use->file);
+        server_file_unref(use->file);
+}
+
 int node_fd_pin(struct server_file *file)
 {
         const int fd = node_fd_get(file); /* this use is the pin's */

@@ -81,19 +81,13 @@ void node_fd_unpin(struct server_file *file);
 bool node_fd_same_handle(struct server_file *file, int fd);
 bool node_fd_locked_same_handle(struct server_file *file, int fd); /* node_fd.lock held */
 
-/* A borrowed descriptor for the time of a scope. */
+/* A borrowed descriptor for the time of a scope, and a reference on the file: the scope may end after
+ * the request was answered, when the kernel may have forgotten the node already. */
 struct node_fd_use {
         struct server_file *file;
         int fd; /* or -errno */
 };
-static inline struct node_fd_use node_fd_use(struct server_file *file)
-{
-        return (struct node_fd_use){.file = file, .fd = node_fd_get(file)};
-}
-static inline void node_fd_unuse(struct node_fd_use *use)
-{
-        if (use->fd >= 0)
-                node_fd_put(use->file);
-}
+struct node_fd_use node_fd_use(struct server_file *file);
+void node_fd_unuse(struct node_fd_use *use);
 #define NODE_FD(name, of)                                                                          \
         __attribute__((cleanup(node_fd_unuse))) struct node_fd_use name = node_fd_use(of)

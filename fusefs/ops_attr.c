@@ -9,7 +9,7 @@
 
 /* The descriptor to ask: the open file's, which always works, else the node's. */
 struct attr_fd {
-        struct server_file *borrowed; /* whose node descriptor it is */
+        struct server_file *borrowed; /* whose node descriptor it is; a reference */
         int fd;                       /* or -errno */
         int io_fd;                    /* the open file's, or -1 */
 };
@@ -22,13 +22,16 @@ static struct attr_fd attr_fd(fuse_req_t req, struct server_file *file,
 
         if (description)
                 return (struct attr_fd){.fd = description->fd, .io_fd = description->fd};
-        return (struct attr_fd){.borrowed = file, .fd = node_fd_get(file), .io_fd = -1};
+        return (struct attr_fd){
+                .borrowed = server_file_ref(file), .fd = node_fd_get(file), .io_fd = -1};
 }
 
 static void attr_fd_done(struct attr_fd *at)
 {
         if (at->borrowed && at->fd >= 0)
                 node_fd_put(at->borrowed);
+        if (at->borrowed)
+                server_file_unref(at->borrowed);
 }
 #define ATTR_FD(name, ...)                                                                         \
         __attribute__((cleanup(attr_fd_done))) struct attr_fd name = attr_fd(__VA_ARGS__)
@@ -67,21 +70,47 @@ static struct timespec time_to_set(int to_set, int bit, int bit_now, struct time
         return value;
 }
 
-static int set_owner(int fd, const struct stat *attr, int to_set)
+#define SET_OWNER (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)
+
+static int change_owner(fuse_req_t req, int fd, uid_t uid, gid_t gid)
+{
+        CREDS(creds);
+        int r = creds_for_change(req, fd, fuse_req_ctx(req)->uid != 0, &creds);
+
+        return r < 0 ? r : fs_chown(fd, uid, gid);
+}
+
+static int set_owner(fuse_req_t req, int fd, const struct stat *attr, int to_set)
 {
         const uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
         const gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
 
-        return to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) ? fs_chown(fd, uid, gid) : 0;
+        return to_set & SET_OWNER ? change_owner(req, fd, uid, gid) : 0;
 }
 
-static int set_size(int fd, int io_fd, off_t size, int to_set)
+/* A SETATTR of nothing is a chown(-1, -1), which is not without effect, as it takes setuid and setgid
+ * bits off; or the kernel is about to write, and thinks that it has to take them off before.  It has
+ * not checked whose file it is.  A stranger must not take them off without writing, and when he
+ * writes, the write itself does it. */
+static int set_nothing(fuse_req_t req, int fd, const struct stat *before)
 {
+        const uid_t uid = fuse_req_ctx(req)->uid;
+
+        if (k42_mount_of(req)->privileged && uid != 0 && uid != before->st_uid)
+                return 0;
+        return change_owner(req, fd, (uid_t)-1, (gid_t)-1);
+}
+
+static int set_size(fuse_req_t req, int fd, int io_fd, off_t size, int to_set)
+{
+        CREDS(creds);
         int r;
 
         if (!(to_set & FUSE_SET_ATTR_SIZE))
                 return 0;
-        creds_fsetid(!channel_request()->kill_suidgid);
+        r = creds_for_change(req, fd, channel_request()->kill_suidgid, &creds);
+        if (r < 0)
+                return r;
         r = io_fd >= 0 ? fs_ftruncate(io_fd, size) : fs_truncate(fd, size);
         return r == -EINVAL && io_fd >= 0 ? fs_truncate(fd, size) : r; /* open for reading only */
 }
@@ -102,17 +131,22 @@ static int set_times(int fd, const struct stat *attr, int to_set)
  * may take bits off the mode; the times last, because the size changes them.  What was done before
  * a failure is taken back, but for the size, which nothing that can fail comes after in one call of
  * Linux. */
-static int set_attr(int fd, int io_fd, const struct stat *attr, int to_set)
+static int set_attr(fuse_req_t req, int fd, int io_fd, const struct stat *attr, int to_set)
 {
+        const int all = SET_OWNER | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME |
+                        FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
+                        FUSE_SET_ATTR_CTIME;
         struct fs_stat before;
         int r = fs_stat(fd, &before);
 
         if (r < 0)
                 return r;
-        r = set_owner(fd, attr, to_set);
+        if (!(to_set & all))
+                return set_nothing(req, fd, &before.st);
+        r = set_owner(req, fd, attr, to_set);
         if (r < 0)
                 return r;
-        r = set_size(fd, io_fd, attr->st_size, to_set);
+        r = set_size(req, fd, io_fd, attr->st_size, to_set);
         if (r == 0 && (to_set & FUSE_SET_ATTR_MODE)) {
                 creds_fsetid(true);
                 r = fs_chmod(fd, attr->st_mode & 07777);
@@ -120,9 +154,8 @@ static int set_attr(int fd, int io_fd, const struct stat *attr, int to_set)
         if (r == 0)
                 r = set_times(fd, attr, to_set);
         if (r < 0) {
-                if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-                        set_owner(fd, &before.st, to_set);
-                if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_MODE)) {
+                set_owner(req, fd, &before.st, to_set);
+                if (to_set & (SET_OWNER | FUSE_SET_ATTR_MODE)) {
                         creds_fsetid(true);
                         fs_chmod(fd, before.st.st_mode & 07777);
                 }
@@ -137,7 +170,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 
         if (file) {
                 ATTR_FD(at, req, file, fi);
-                int r = at.fd < 0 ? at.fd : set_attr(at.fd, at.io_fd, attr, to_set);
+                int r = at.fd < 0 ? at.fd : set_attr(req, at.fd, at.io_fd, attr, to_set);
 
                 if (r < 0)
                         ops_reply(req, r);

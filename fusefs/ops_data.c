@@ -62,14 +62,17 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 
         if (description) {
                 const bool append = (fi->flags & O_APPEND) && !fi->writepage;
-                ssize_t n = -ENOMEM;
+                CREDS(creds);
+                ssize_t n = creds_for_change(req, description->fd, channel_request()->kill_suidgid,
+                                             &creds);
 
                 data = aligned(description, data, size);
-                creds_fsetid(!channel_request()->kill_suidgid);
-                if (data)
-                        n = fs_pwrite(description->fd, data, size, offset, append);
+                if (n == 0)
+                        n = !data ? -ENOMEM
+                                  : fs_pwrite(description->fd, data, size, offset, append);
                 if (direct_is_over(description, fi, n))
                         n = fs_pwrite(description->fd, data, size, offset, append);
+                creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);
                         return;
@@ -80,9 +83,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 }
 
 /* The kernel does not tell for these two whether the caller may keep setuid bits: root may. */
-static void fsetid_by_uid(fuse_req_t req)
+static int for_change_by_uid(fuse_req_t req, int fd, struct creds *ret_creds)
 {
-        creds_fsetid(fuse_req_ctx(req)->uid == 0);
+        return creds_for_change(req, fd, fuse_req_ctx(req)->uid != 0, ret_creds);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
@@ -91,8 +94,13 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
         const struct description *description = ops_description(req, fi);
 
         if (description) {
-                fsetid_by_uid(req);
-                ops_reply(req, fs_fallocate(description->fd, mode, offset, length));
+                CREDS(creds);
+                int r = for_change_by_uid(req, description->fd, &creds);
+
+                if (r == 0)
+                        r = fs_fallocate(description->fd, mode, offset, length);
+                creds_restore(&creds);
+                ops_reply(req, r);
         }
 }
 
@@ -106,10 +114,13 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 
         if (out) {
                 const pid_t pid = fuse_req_ctx(req)->pid;
-                ssize_t n;
+                CREDS(creds);
+                ssize_t n = for_change_by_uid(req, out->fd, &creds);
 
-                fsetid_by_uid(req);
-                n = fs_copy_range(in->fd, offset_in, out->fd, offset_out, size, (unsigned)flags);
+                if (n == 0)
+                        n = fs_copy_range(in->fd, offset_in, out->fd, offset_out, size,
+                                          (unsigned)flags);
+                creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);
                         return;

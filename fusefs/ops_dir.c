@@ -22,6 +22,7 @@
 /* An answer that is being made. */
 struct listing {
         fuse_req_t req;
+        struct node_table *table;
         struct dir_linux_fs *dir;
         struct description *description;
         int dirfd; /* for lookups; READDIRPLUS only */
@@ -112,7 +113,7 @@ static void undo(struct listing *l)
                 const struct fuse_entry_param entry = {.ino = d->entry_out.nodeid};
 
                 if (entry.ino != 0)
-                        ops_entry_undo(l->dir->file.table, &entry);
+                        ops_entry_undo(l->table, &entry);
                 at += FUSE_DIRENTPLUS_SIZE(d);
         }
 }
@@ -163,6 +164,7 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
         if (description) {
                 struct server_file *file = server_file_of(description->object);
                 struct listing l = {.req = req,
+                                    .table = file->table,
                                     .dir = dir_linux_fs_of(file),
                                     .description = description,
                                     .dirfd = description->fd,

@@ -35,13 +35,19 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_typ
 }
 
 /* A file that can only be appended to refuses to be opened for anything else. */
-static int open_file(struct server_file *file, int fd, int flags)
+static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags)
 {
+        CREDS(creds);
         int io_fd;
 
         if (!S_ISREG(file->type)) /* the kernel opens the others itself */
                 return server_file_is_dir(file) ? -EISDIR : -ENXIO;
-        creds_fsetid(!channel_request()->kill_suidgid);
+        if (flags & O_TRUNC) {
+                int r = creds_for_change(req, fd, channel_request()->kill_suidgid, &creds);
+
+                if (r < 0)
+                        return r;
+        }
         io_fd = ops_reopen(file->table, fd, fs_open_flags(flags));
         if (io_fd == -EPERM && (flags & O_APPEND))
                 io_fd = ops_reopen(file->table, fd, fs_open_flags(flags) | O_APPEND);
@@ -62,7 +68,7 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                         r = ops_reopen(file->table, node.fd,
                                        fs_open_flags(fi->flags) | O_DIRECTORY);
                 else if (r >= 0)
-                        r = open_file(file, node.fd, fi->flags);
+                        r = open_file(req, file, node.fd, fi->flags);
                 if (r >= 0)
                         r = ops_describe(req, file, r, type, fi, &description);
                 if (r < 0)

@@ -18,9 +18,11 @@
  *   links          a file's link keeps the *directory* alive, never the other way round: names are
  *                  needed to open a file again, and to tell people its path.
  *   the table      one reference on the root.
- *   a request      has none of its own: the kernel does not forget a node while a request on it is
- *                  under way.  What a request finds in other ways (by identity, or as a directory's
- *                  child) it gets with a reference.
+ *   a request      has one from the moment that it borrows the node's descriptor until the end of
+ *                  that scope.  Before it needs none: the kernel does not forget a node while a
+ *                  request on it is under way.  But it may as soon as the request is answered, which
+ *                  is before the scope ends.  What a request finds in other ways (by identity, or as
+ *                  a directory's child) it gets with a reference.
  *
  * The table of identities and a directory's list of children do not keep anything alive.  Whoever
  * finds a node there takes a reference with server_file_try_ref(), which fails for a node whose
