@@ -96,32 +96,49 @@ root_mount() {
 @test "an ordinary user on root's mount, io=cached" { for_nobody; root_mount cached --user $NOBODY:$NOBODY; }
 @test "an ordinary user on root's mount, io=counted" { for_nobody; root_mount counted --user $NOBODY:$NOBODY; }
 
-# A daemon that an ordinary user runs, mounted by fusermount3; only he can look into it.
+# A daemon that an ordinary user runs, mounted by fusermount3; only he can look into it.  It runs in a mount
+# namespace of its own, with a /dev/fuse that he may open where the machine's is only for root.
+in_namespace() {
+    local i keeper
+    if ! as_nobody test -w /dev/fuse; then
+        mknod "$S/fuse" c 10 229
+        chmod 666 "$S/fuse"
+        mount --bind "$S/fuse" /dev/fuse
+    fi
+    as_nobody timeout -k 5 600 "$K42FS" -f -o "state=$S/run/state,io=$1" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
+    keeper=$!
+    for ((i = 0; i < 200; i++)); do
+        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 ls "$S/mnt" >/dev/null 2>&1 && break
+        kill -0 "$keeper" 2>/dev/null || break
+        sleep 0.05
+    done
+    as_nobody timeout -k 5 500 "$PARITY" "$S/src" "$S/mnt" --known "$S/known" --tag "$1" --tag userdaemon \
+        >"$S/parity.out" 2>&1
+    echo $? >"$S/parity.status"
+    as_nobody fusermount3 -u "$S/mnt"
+    wait "$keeper"
+    echo $? >"$S/daemon.status"
+}
+
 user_mount() {
-    local io=$1 i keeper
     k42_skip_unless_fuse
     for_nobody
     command -v fusermount3 >/dev/null || skip "no fusermount3"
     [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
     as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
+    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
     mkdir "$S/run"
     chown $NOBODY:$NOBODY "$S/run"
-    as_nobody timeout -k 5 900 "$K42FS" -f -o "state=$S/run/state,io=$io" "$S/src" "$S/mnt" \
-        2>"$S/log.user" </dev/null 3>&- &
-    keeper=$!
-    K42_DAEMONS+=("$keeper:$S/mnt:$S/log.user")
-    for ((i = 0; i < 200; i++)); do
-        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 ls "$S/mnt" >/dev/null 2>&1 && break
-        kill -0 "$keeper" 2>/dev/null || { cat "$S/log.user"; return 1; }
-        sleep 0.05
-    done
-    as_nobody timeout -k 5 500 "$PARITY" "$S/src" "$S/mnt" --known "$S/known" --tag "$io" --tag userdaemon \
-        >"$S/parity.out" 2>&1 || { head -n 40 "$S/parity.out"; tail -n 1 "$S/parity.out"; return 1; }
+    export NOBODY PARITY
+    export -f as_nobody in_namespace
+    timeout -k 5 700 unshare -m --propagation private bash -c "in_namespace $1" 3>&-
     tail -n 1 "$S/parity.out"
-    as_nobody fusermount3 -u "$S/mnt"
-    for ((i = 0; i < 200; i++)); do kill -0 "$keeper" 2>/dev/null || break; sleep 0.05; done
-    wait "$keeper"
+    cat "$S/log.user"
+    [ ! -s "$S/log.user" ]
+    [ "$(cat "$S/parity.status")" = 0 ] || { head -n 40 "$S/parity.out"; return 1; }
+    [ "$(cat "$S/daemon.status")" = 0 ]
     [ ! -e "$S/run/state" ]
+    [ -z "$(ls -A "$S/src")" ]
 }
 
 @test "an ordinary user on his own mount, io=cached" { user_mount cached; }

@@ -17,16 +17,15 @@ teardown() {
 
 root_only() { [ "$(id -u)" = 0 ] || skip "not root"; }
 
-# What a failed start could leave behind.
+# What a failed start could leave behind: everything of this test's, nothing of others that run beside it.
 traces() {
+    local name
+    name=$(basename "$S")
     awk -v p="$S/" 'index($2, p) == 1 { print "mount", $2 }' /proc/mounts
-    ls -A "$RUN_ROOT" 2>/dev/null | sed 's/^/state /'
+    ls -A "$RUN_ROOT" 2>/dev/null | sed 's/\\x2e/./g' | grep -F "$name" | sed 's/^/state /' || true
     find "$S" -mindepth 1 -xdev ! -path "$S/out" ! -path "$S/err" 2>/dev/null | sort
     ls -A /tmp /var/tmp 2>/dev/null | grep -i k42fs || true
-    # processes of this test's directory
-    grep -lzF -- "$S" /proc/[0-9]*/cmdline 2>/dev/null | while read -r f; do
-        [ "$(tr '\0' ' ' <"$f" 2>/dev/null | grep -c "^$K42FS ")" = 0 ] || echo "process $f"
-    done
+    ps -ww -eo pid=,args= | awk -v d="$K42FS " -v p="$S" 'index($0, d) && index($0, p) && !/awk|timeout/ { print "process", $0 }'
 }
 
 # fails_with STATUS REGEX COMMAND…: it must end at once, say one line that matches, and leave nothing.
@@ -158,7 +157,7 @@ fails_both() {
 @test "bad values" {
     local word
     for word in attr_timeout=x attr_timeout= attr_timeout attr_timeout=-1 attr_timeout=nan attr_timeout=inf \
-        attr_timeout=1e400 'attr_timeout=1 ' entry_timeout=1,5x entry_timeout=0x max_threads=0 max_threads=-1 \
+        attr_timeout=1e400 'attr_timeout=1 ' entry_timeout=1.5x entry_timeout=0x max_threads=0 max_threads=-1 \
         max_threads=x max_threads= max_threads max_threads=99999999999999999999 io=foo io= io io=CACHED \
         history=-1 history=x history= history history=1.5 state= state ro=1 allow_other=yes default_permissions=0; do
         echo "-o $word"
@@ -291,13 +290,12 @@ fails_both() {
     umount "$S/small"
 }
 
-@test "state.db is garbage" {
-    k42_skip_unless_fuse
-    # left by nobody who lives: it may be refused with one line, or be replaced; it must not be used
-    mkdir "$S/run/state"
-    head -c 100000 /dev/urandom >"$S/run/state/state.db"
-    head -c 5000 /dev/urandom >"$S/run/state/journal"
+# garbage FILE: it may be refused with one line that names it, or be replaced; it must not be used.
+garbage() {
     local got=0
+    k42_skip_unless_fuse
+    mkdir "$S/run/state"
+    head -c 100000 /dev/urandom >"$S/run/state/$1"
     timeout 20 "$K42FS" -o "state=$S/run/state" "$S/src" "$S/mnt" >"$S/out" 2>"$S/err" </dev/null 3>&- || got=$?
     cat "$S/err"
     if [ $got = 0 ]; then
@@ -307,10 +305,14 @@ fails_both() {
     else
         [ $got = 1 ]
         [ "$(wc -l <"$S/err")" = 1 ]
-        grep -q "^k42fs: .*state.db" "$S/err"
+        grep -q "^k42fs: .*$1" "$S/err"
         run ! grep -q " $S/mnt " /proc/mounts
     fi
 }
+
+@test "state.db is garbage" { garbage state.db; }
+@test "journal is garbage" { garbage journal; }
+@test "lock is garbage" { garbage lock; }
 
 @test "state.db is a directory" {
     k42_skip_unless_fuse

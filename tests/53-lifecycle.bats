@@ -43,12 +43,13 @@ ended() {
     return 1
 }
 
-# The status with which the foreground daemon of k42_mount ended.
-daemon_status() {
+# daemon_says STATUS: waits for the end of the foreground daemon of the last k42_mount.
+daemon_says() {
     local keeper status=0
     IFS=: read -r keeper _ _ <<<"${K42_DAEMONS[-1]}"
     wait "$keeper" || status=$?
-    echo "$status"
+    echo "the daemon ended with $status"
+    [ "$status" = "$1" ]
 }
 
 @test "the start in the background returns when the mount answers" {
@@ -95,7 +96,7 @@ daemon_status() {
 @test "umount ends it with status 0" {
     k42_mount
     timeout 10 umount "$S/mnt"
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
@@ -103,7 +104,7 @@ daemon_status() {
     command -v fusermount3 >/dev/null || skip "no fusermount3"
     k42_mount
     timeout 10 fusermount3 -u "$S/mnt"
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
@@ -114,28 +115,28 @@ daemon_status() {
     sleep 0.3
     [ "$(cat <&6)" = content ]
     exec 6<&-
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
 @test "SIGTERM ends it with status 0" {
     k42_mount
     kill -TERM "$K42_PID"
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
 @test "SIGINT ends it with status 0" {
     k42_mount
     kill -INT "$K42_PID"
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
 @test "k42ctl umount ends it with status 0" {
     k42_mount
     timeout 20 "$K42CTL" umount "$S/mnt"
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
@@ -160,7 +161,7 @@ daemon_status() {
     sleep 0.5
     kill -TERM "$K42_PID"
     kill -TERM "$K42_PID" 2>/dev/null || true
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     wait $worker || true
     rm -f "$S/src/new"
     # what the worker wrote after the unmount, it wrote below it
@@ -181,7 +182,7 @@ daemon_status() {
     (cd "$S/mnt" && run ! timeout 10 umount "$S/mnt")
     exec 6<&-
     k42_umount
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
@@ -191,7 +192,7 @@ daemon_status() {
     exec 7>"$S/mnt/written"
     echo before >&7
     kill -TERM "$K42_PID"
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
     run bash -c 'echo after >&7'
     [ "$status" != 0 ]
@@ -207,7 +208,7 @@ daemon_status() {
         [ "$(timeout 5 cat "$S/mnt/file")" = content ]
         k42_umount
     fi
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }
 
@@ -387,6 +388,6 @@ for _ in range(100):
 else:
     sys.exit("it lives")
 PY
-    [ "$(daemon_status)" = 0 ]
+    daemon_says 0
     ended
 }

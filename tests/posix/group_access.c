@@ -170,12 +170,9 @@ void group_permissions(struct run *r)
         SET(r, chown("d0744", 0, THIRD_ID));
         SET(r, chmod("d0744", 0774));
         SET(r, chmod(".", 0777));
-        step(r, "an ordinary user");
-        rec_status(r, as_other(r, try_all, (void *)"other"));
-        step(r, "a user with the group");
-        rec_status(r, in_child(r, try_in_group, (void *)"group"));
-        step(r, "root");
-        rec_status(r, in_child(r, try_all, (void *)"root"));
+        STATUS(r, as_other(r, try_all, (void *)"other"), "an ordinary user");
+        STATUS(r, in_child(r, try_in_group, (void *)"group"), "a user with the group");
+        STATUS(r, in_child(r, try_all, (void *)"root"), "root");
 }
 
 static void in_sticky(struct run *r, void *data)
@@ -225,7 +222,6 @@ void group_sticky(struct run *r)
                 if (r->root && i == 1)
                         SET(r, chown(dirs[i], OTHER_UID, OTHER_GID));
                 SET(r, chmod(dirs[i], i == 2 ? 0777 : 01777));
-                step(r, "in %s", dirs[i]);
-                rec_status(r, as_other(r, in_sticky, (void *)dirs[i]));
+                STATUS(r, as_other(r, in_sticky, (void *)dirs[i]), "in %s", dirs[i]);
         }
 }

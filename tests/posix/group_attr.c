@@ -127,8 +127,7 @@ void group_chown(struct run *r)
                 SET(r, chown("mine", OTHER_UID, OTHER_GID));
                 SET(r, chown("foreign-group", OTHER_UID, THIRD_ID));
         }
-        step(r, "as another user");
-        rec_status(r, as_other(r, chmod_of_others, NULL));
+        STATUS(r, as_other(r, chmod_of_others, NULL), "as another user");
 }
 
 /* One way to change a file's content or owner, with the setuid and setgid bits before and after. */
@@ -253,13 +252,11 @@ void group_suid_clear(struct run *r)
         clear_all_ways(r, NULL);
         if (!r->root)
                 return;
-        step(r, "the same as an ordinary user");
-        rec_status(r, as_other(r, clear_all_ways, NULL));
+        STATUS(r, as_other(r, clear_all_ways, NULL), "the same as an ordinary user");
         put(r, "inherited", "content");
         fd = SET(r, open("inherited", O_RDWR | O_CLOEXEC));
         SET(r, fchmod(fd, 06777));
-        step(r, "inherited");
-        rec_status(r, as_other(r, write_foreign, &fd));
+        STATUS(r, as_other(r, write_foreign, &fd), "inherited");
         rec_fstat(r, fd);
 }
 
@@ -334,8 +331,7 @@ void group_setgid_dir(struct run *r)
         SET(r, chmod("g", 02777));
         make_in_setgid(r, NULL);
         if (r->root) {
-                step(r, "as another user");
-                rec_status(r, as_other(r, make_in_setgid, NULL));
+                STATUS(r, as_other(r, make_in_setgid, NULL), "as another user");
         }
 }
 
@@ -434,8 +430,7 @@ void group_utimens(struct run *r)
         step(r, "close does not change what futimens set");
         rec_times(r, "file");
         if (r->root) {
-                step(r, "as another user");
-                rec_status(r, as_other(r, utimens_all, NULL));
+                STATUS(r, as_other(r, utimens_all, NULL), "as another user");
         }
 }
 

@@ -225,8 +225,8 @@ void group_unix_socket(struct run *r)
         FD(r, open("socket", O_RDWR | O_CLOEXEC), "open of a socket");
         FD(r, open("socket", O_PATH | O_CLOEXEC), "O_PATH of a socket");
         SET(r, chmod("socket", 0));
-        step(r, "an ordinary user connects to a socket of mode 0");
-        rec_status(r, as_other(r, connect_and_say, NULL));
+        STATUS(r, as_other(r, connect_and_say, NULL),
+               "an ordinary user connects to a socket of mode 0");
         SET(r, chmod("socket", 0777));
         SET(r, rename("socket", "moved"));
         SAY(r, connect(second, (struct sockaddr *)&address, sizeof address),

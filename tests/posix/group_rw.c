@@ -339,8 +339,7 @@ void group_offsets(struct run *r)
         SAY(r, lseek(other, 0, SEEK_CUR), "another open's offset");
         rec_data(r, buffer, SAY(r, read(copy, buffer, 2), "the copy reads 2"));
         rec_data(r, buffer, SAY(r, read(fd, buffer, 2), "the original reads 2"));
-        step(r, "a child");
-        rec_status(r, in_child(r, read_three, &fd));
+        STATUS(r, in_child(r, read_three, &fd), "a child");
         SAY(r, lseek(fd, 0, SEEK_CUR), "the offset after the child");
 }
 

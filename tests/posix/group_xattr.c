@@ -131,8 +131,7 @@ void group_xattr(struct run *r)
         if (r->root) {
                 SET(r, chmod(".", 0777));
                 SET(r, chown("dir", OTHER_UID, OTHER_GID));
-                step(r, "as another user");
-                rec_status(r, as_other(r, namespaces, NULL));
+                STATUS(r, as_other(r, namespaces, NULL), "as another user");
         }
 }
 

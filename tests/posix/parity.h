@@ -173,6 +173,13 @@ void rec_status(struct run *r, int status);
                 rec_fd(r, said_);                                                                  \
                 said_;                                                                             \
         })
+/* A child is a step: the first argument runs it, and may make steps of its own. */
+#define STATUS(r, child, ...)                                                                      \
+        do {                                                                                       \
+                int status_ = (child);                                                             \
+                step(r, __VA_ARGS__);                                                              \
+                rec_status(r, status_);                                                            \
+        } while (0)
 /* Preparation: leaves a step only when it fails. */
 #define SET(r, call)                                                                               \
         ({                                                                                         \

@@ -88,7 +88,7 @@ prog_git() {
     git gc -q
     git fsck --full 2>&1 | grep -v '^dangling' || true
     git status --short
-    git log --format='%H %s' | head -n 20
+    git log -n 20 --format='%H %s'
     git ls-files -s | sha256sum
     git stash list
     git rebase -q HEAD~1 2>&1 || true
