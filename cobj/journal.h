@@ -82,6 +82,9 @@ void journal_consume(struct journal *journal, uint32_t n);
 void journal_wait(struct journal *journal, uint32_t min_pending, int64_t timeout_us);
 void journal_wake(struct journal *journal);
 
+/* Records that the ring has room for. */
+uint32_t journal_size(struct journal *journal);
+
 /* Records reserved so far, ever; records that the consumer has not taken yet. */
 uint64_t journal_head(struct journal *journal);
 uint32_t journal_pending(struct journal *journal);

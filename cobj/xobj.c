@@ -286,6 +286,7 @@ int xobj_restrict(struct xobj *xobj, access_rights match, access_rights nomatch)
                     !access_rights_subset(nomatch, old_nomatch))
                         return -EPERM;
         } while (!atomic_compare_exchange_weak(&xobj->rights, &old, pack_rights(match, nomatch)));
+        atomic_store(&xobj->data->dirty, true); /* the store shows the rights, too */
         return 0;
 }
 

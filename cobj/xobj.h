@@ -79,7 +79,7 @@ struct client_data {
         int64_t opened;        /* µs since the epoch */
         _Atomic int sharing;   /* enum sharing */
         _Atomic uint64_t reads, read_bytes, writes, write_bytes;
-        _Atomic bool dirty;    /* counters or sharing changed since the store last looked */
+        _Atomic bool dirty;    /* they or the rights changed since the store last looked */
 };
 
 struct server_object_ops {

@@ -181,9 +181,12 @@ const char *json_text_check(const char *text, size_t length, unsigned max_depth)
                 return "not UTF-8 text";
         for (size_t i = 0; i < length; i++) {
                 if (in_string) {
-                        if (text[i] == '\\')
+                        if (text[i] == '\\') {
+                                /* a C string would end there, and mean something else */
+                                if (length - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
+                                        return "a NUL in a string";
                                 i++;
-                        else if (text[i] == '"')
+                        } else if (text[i] == '"')
                                 in_string = false;
                         continue;
                 }

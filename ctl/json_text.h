@@ -46,7 +46,7 @@ void json_text_value(struct json_text *text, const struct json_text *value);
 /* As it is, no comma; for the newline at the end. */
 void json_text_raw(struct json_text *text, const char *raw, size_t length);
 
-/* Looks over a text before it is parsed: valid UTF-8, no NUL, only what
- * JSON has outside strings, brackets at most `max_depth` deep and paired in number.  NULL if it is
- * good, else what is wrong with it (a constant). */
+/* Looks over a text before it is parsed: valid UTF-8, no NUL (nor one written as an escape in a
+ * string), only what JSON has outside strings, brackets at most `max_depth` deep and paired in number.
+ * NULL if it is good, else what is wrong with it (a constant). */
 const char *json_text_check(const char *text, size_t length, unsigned max_depth);

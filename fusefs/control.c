@@ -4,8 +4,8 @@
  *
  * The main thread owns the listener and every connection: it accepts, reads the request and writes
  * the answer, never waiting.  When a request is whole the connection is lent to a thread of the
- * pool, which makes the answer and gives it back by the source `done`; meanwhile the main thread
- * leaves it alone.  So nothing here has a lock.
+ * pool, which makes the answer; control_pool_take_done() gives it back, and meanwhile the main
+ * thread leaves it alone.  So nothing here has a lock.
  *
  * What one peer can do to others: it has READ_US to send its request, IDLE_US between two pieces of
  * the answer that it takes and TOTAL_US for all; there are CONNECTIONS_MAX at a time, of which
@@ -25,6 +25,7 @@
 
 #include "ctl/control_protocol.h"
 #include "ctl/json_text.h"
+#include "fusefs/control_pool.h"
 #include "fusefs/control_verbs.h"
 #include "fusefs/state_dir.h"
 
@@ -42,7 +43,8 @@ struct control {
         void (*quit)(void *data);
         void *data;
         GMainContext *context;
-        GThreadPool *pool;
+        struct control_pool *pool;
+        GSource *served;
         int fd;
         GSource *listener; /* NULL while accepting pauses */
         GSource *pause;
@@ -63,7 +65,7 @@ struct connection {
         bool quit;
         int64_t last; /* monotonic µs; TOTAL_US after the request */
         GSource *io, *deadline;
-        GSource *done; /* made by the pool's thread, the last thing that it does */
+        GList pool_link;
 };
 
 static void drop_source(GSource **source)
@@ -81,7 +83,6 @@ static void connection_free(struct connection *connection)
 
         drop_source(&connection->io);
         drop_source(&connection->deadline);
-        drop_source(&connection->done);
         g_queue_unlink(&control->connections, &connection->link);
         close(connection->fd);
         free(connection->request);
@@ -165,31 +166,23 @@ static void start_writing(struct connection *connection)
 
 /* ---- in the pool ---- */
 
-static gboolean on_done(void *data)
-{
-        struct connection *connection = data;
-
-        drop_source(&connection->done);
-        start_writing(connection);
-        return G_SOURCE_CONTINUE;
-}
-
 static void serve(void *task, void *data)
 {
         struct connection *connection = task;
         struct control *control = data;
-        GSource *done;
 
         connection->quit = control_serve(control->mount, &connection->peer, connection->request,
                                          connection->length, &connection->answer);
-        done = g_idle_source_new();
-        g_source_set_priority(done, G_PRIORITY_DEFAULT);
-        g_source_set_callback(done, on_done, connection, NULL);
-        connection->done = done;
-        /* the main thread may run it, and free the connection, before this returns */
-        g_source_ref(done);
-        g_source_attach(done, control->context);
-        g_source_unref(done);
+}
+
+static gboolean on_served(int fd, GIOCondition condition, void *data)
+{
+        struct control *control = data;
+        GList *link;
+
+        while ((link = control_pool_take_done(control->pool)))
+                start_writing(link->data);
+        return G_SOURCE_CONTINUE;
 }
 
 /* ---- reading ---- */
@@ -205,8 +198,7 @@ static void request_complete(struct connection *connection, size_t length)
         drop_source(&connection->io);
         g_source_set_ready_time(connection->deadline, -1);
         connection->length = length;
-        /* GThreadPool keeps a task when it cannot start a thread for it */
-        g_thread_pool_push(connection->control->pool, connection, NULL);
+        control_pool_push(connection->control->pool, &connection->pool_link);
 }
 
 static bool make_room(struct connection *connection)
@@ -323,7 +315,7 @@ static void take_connection(struct control *control, int fd)
         connection->control = control;
         connection->fd = fd;
         connection->peer = peer;
-        connection->link.data = connection;
+        connection->link.data = connection->pool_link.data = connection;
         g_queue_push_tail_link(&control->connections, &connection->link);
         connection->deadline = g_source_new(&deadline_funcs, sizeof(GSource));
         g_source_set_callback(connection->deadline, on_deadline, connection, NULL);
@@ -439,7 +431,6 @@ int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
                   struct control **ret_control)
 {
         struct control *control = g_new0(struct control, 1);
-        GError *error = NULL;
         int r;
 
         control->mount = mount;
@@ -455,15 +446,14 @@ int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
                 control_stop(control);
                 return r;
         }
-        /* exclusive: its threads are started now, not at the first request when there may be no
-         * memory */
-        control->pool = g_thread_pool_new(serve, control, POOL_THREADS, TRUE, &error);
-        if (error) {
-                g_warning("control: cannot start a thread: %s", error->message);
-                g_error_free(error);
+        r = control_pool_new(POOL_THREADS, serve, control, &control->pool);
+        if (r < 0) {
+                g_warning("control: cannot start a thread: %s", g_strerror(-r));
                 control_stop(control);
-                return -EAGAIN;
+                return r;
         }
+        control->served =
+                watch(control, control_pool_fd(control->pool), G_IO_IN, on_served, control);
         make_device_link(control);
         listen_again(control);
         *ret_control = control;
@@ -481,8 +471,8 @@ void control_stop(struct control *control)
                 unlinkat(state_dir_fd(control->mount->state_dir), CONTROL_SOCKET_NAME, 0);
         }
         /* requests that no thread has begun are dropped, the others are waited for */
-        if (control->pool)
-                g_thread_pool_free(control->pool, TRUE, TRUE);
+        drop_source(&control->served);
+        control_pool_free(control->pool);
         while (control->connections.head)
                 connection_free(control->connections.head->data);
         remove_device_link(control);

@@ -202,14 +202,13 @@ static int look_at_descriptors(const char *path, const struct proc_mounts_of *of
         return errno ? proc_errno() : 0;
 }
 
+/* Then the threads and mappings need no look. */
 static bool all_found(const struct proc_want *want, size_t n)
 {
-        for (size_t i = 0; i < n; i++) {
-                const unsigned *d = want[i].descriptors;
-
-                if (!want[i].mapped && d[0] + d[1] + d[2] + d[3] == 0)
-                        return false;
-        }
+        for (size_t i = 0; i < n; i++)
+                for (unsigned mode = 0; mode < 4; mode++)
+                        if ((want[i].modes & 1u << mode) && want[i].descriptors[mode] == 0)
+                                return false;
         return true;
 }
 
@@ -280,7 +279,7 @@ int proc_files_look(struct proc_mounts *mounts, pid_t pid, dev_t dev, struct pro
         int r;
 
         for (size_t i = 0; i < n; i++)
-                want[i] = (struct proc_want){.ino = want[i].ino};
+                want[i] = (struct proc_want){.ino = want[i].ino, .modes = want[i].modes};
         r = mounts_of(mounts, pid, dev, &of);
         if (r < 0)
                 return r;

@@ -17,7 +17,8 @@
 /* An inode to look for, and what was found. */
 struct proc_want {
         uint64_t ino;
-        unsigned descriptors[4]; /* by access mode (flags & O_ACCMODE) */
+        unsigned modes;          /* access modes that matter, 1 << (flags & O_ACCMODE) */
+        unsigned descriptors[4]; /* found, by access mode */
         bool mapped;
 };
 

@@ -106,9 +106,11 @@ static size_t look_at(struct proc_mounts *mounts, dev_t dev, struct suspect *sus
 
         if (!want)
                 return 0;
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
                 if (i == 0 || suspects[i].ino != suspects[i - 1].ino)
                         want[n_want++].ino = suspects[i].ino;
+                want[n_want - 1].modes |= 1u << suspects[i].access_mode;
+        }
         if (proc_files_look(mounts, suspects[0].pid, dev, want, n_want) < 0)
                 n = 0;
         for (size_t i = 0; i < n; i++) {

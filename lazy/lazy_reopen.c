@@ -21,6 +21,8 @@
 /* How far up the process tree somebody who had the description is looked for. */
 #define ANCESTORS_MAX 32
 
+#define REOPEN_ATTEMPTS 3
+
 /* What a new handle derives from. */
 struct derivation {
         xhandle parent;
@@ -180,29 +182,40 @@ static bool find_own(struct description *d, struct client *client, struct deriva
         return true;
 }
 
-/* Under d->reopen_lock. */
-static int locked_reopen(struct description *d, struct client *client, xhandle hint,
-                         struct derivation *ret, enum sharing *ret_sharing, xhandle *ret_token)
+/* Gives the client a handle that derives from its parent's. */
+static int give_derived(struct description *d, struct client *client, xhandle hint)
 {
         struct derivation from;
         struct object_handle oh;
         struct open_how how = {.description = d};
         int r;
 
-        if (find_own(d, client, ret, ret_sharing, ret_token))
-                return 0;
         find_derivation(d, client, hint, &from);
         if (!(from.nomatch & RIGHT_DUPLICATE))
                 return -EACCES;
         how.parent = from.parent;
         r = give_access_by_server(d->object, client, from.match, from.match & from.nomatch, &how,
                                   &oh);
-        if (r < 0)
-                return r;
-        atomic_fetch_add_explicit(&d->lazy->reopens, 1, memory_order_relaxed);
-        if (!find_own(d, client, ret, ret_sharing, ret_token))
-                return -ESRCH; /* the process has ended between giving and looking */
-        return 0;
+        if (r == 0)
+                atomic_fetch_add_explicit(&d->lazy->reopens, 1, memory_order_relaxed);
+        return r;
+}
+
+/* Under d->reopen_lock.  A new handle can be ended (the process exits, somebody takes it back) before
+ * it is looked at; a process that is still there then gets another. */
+static int locked_reopen(struct description *d, struct client *client, xhandle hint,
+                         struct derivation *ret, enum sharing *ret_sharing, xhandle *ret_token)
+{
+        for (int attempt = 0; attempt < REOPEN_ATTEMPTS; attempt++) {
+                int r;
+
+                if (find_own(d, client, ret, ret_sharing, ret_token))
+                        return 0;
+                r = give_derived(d, client, hint);
+                if (r < 0)
+                        return r;
+        }
+        return find_own(d, client, ret, ret_sharing, ret_token) ? 0 : -ESRCH;
 }
 
 int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *message)

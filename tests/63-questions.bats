@@ -12,7 +12,7 @@ setup() {
     k42_scratch
 }
 teardown() {
-    kill "${TOUCH_JOB:-}" 2>/dev/null || true
+    stop_touch
     k42_cleanup
 }
 
@@ -22,7 +22,7 @@ the_same_stats() {
 import json, sys
 a, b = json.load(open(sys.argv[1])), json.load(open(sys.argv[2]))
 bad = ["%s: %s, then %s" % (k, a[k], b[k]) for k in sys.argv[3:] if a[k] != b[k]]
-sys.exit("\n".join(bad))
+sys.exit("\n".join(bad) or 0)
 PY
 }
 
@@ -233,10 +233,13 @@ print("\n".join(sorted(os.listdir(sys.argv[1]) + [".", ".."])))' "$S/src/big" >"
     make_files 16
     k42_mount
     for _ in 1 2 3 4 5; do
-        timeout 120 "$K42RUN" -- "$FORK/storm" threads "$S/mnt" 4 20 &
-        timeout 120 "$K42RUN" -- "$FORK/storm" fork "$S/mnt" 4 100 &
-        wait %1 %2 || wait
+        timeout 120 "$K42RUN" -- "$FORK/storm" threads "$S/mnt" 4 20 3>&- &
+        first=$!
+        timeout 120 "$K42RUN" -- "$FORK/storm" fork "$S/mnt" 4 100 3>&- &
+        second=$!
         list
+        wait "$first"
+        wait "$second"
     done
     k42_counts_zero
     k42_check

@@ -63,13 +63,13 @@ k42_mount() {
 
 # k42_umount [MOUNTPOINT]: unmounts and waits until that daemon has ended.
 k42_umount() {
-    local mnt=${1:-$S/mnt} d keeper i
+    local mnt=${1:-$S/mnt} d m keeper i
     timeout 20 umount "$mnt" 2>/dev/null || timeout 20 fusermount3 -u "$mnt" || return 1
     for d in "${K42_DAEMONS[@]}"; do
         IFS=: read -r keeper m _ <<<"$d"
-        [ "$m" = "$mnt" ] || continue
+        [ "$m" = "$mnt" ] || continue # an earlier daemon of the same mount point has ended already
         for ((i = 0; i < 400; i++)); do
-            kill -0 "$keeper" 2>/dev/null || return 0
+            kill -0 "$keeper" 2>/dev/null || continue 2
             sleep 0.05
         done
         echo "the daemon of $mnt did not end" >&2

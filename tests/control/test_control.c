@@ -143,13 +143,18 @@ static JsonNode *ask(struct fixture *f, const char *request)
         return parse(answer);
 }
 
-static void expect_error(struct fixture *f, const char *request, size_t length)
+static void expect_error_bytes(struct fixture *f, const char *request, size_t length)
 {
         g_autofree char *answer = ask_bytes(f, request, length);
         g_autoptr(JsonNode) node = parse(answer);
 
         g_assert_false(json_object_get_boolean_member(json_node_get_object(node), "ok"));
         g_assert_nonnull(json_object_get_string_member(json_node_get_object(node), "error"));
+}
+
+static void expect_error(struct fixture *f, const char *request)
+{
+        expect_error_bytes(f, request, strlen(request));
 }
 
 static void expect_keys(JsonObject *object, const char *keys)
@@ -162,6 +167,7 @@ static void expect_keys(JsonObject *object, const char *keys)
         g_assert_cmpuint(json_object_get_size(object), ==, g_strv_length(expected));
 }
 
+#define LIST "{\"verb\":\"list\"}\n"
 #define HANDLE_KEYS                                                                                \
         "handle parent pid ppid uid comm exe path type flags rights class sharing opened reads "   \
         "read_bytes writes write_bytes"
@@ -221,10 +227,10 @@ static void test_show(struct fixture *f, const void *data)
         g_assert_cmpuint(json_array_get_length(ancestors), ==, 2);
         expect_keys(json_array_get_object_element(ancestors, 0), HANDLE_KEYS);
         expect_keys(json_array_get_object_element(ancestors, 1), "handle"); /* closed */
-        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":\"77.7\"}}\n", 44);
-        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":\"x\"}}\n", 41);
-        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":[]}}\n", 40);
-        expect_error(f, "{\"verb\":\"show\"}\n", 16);
+        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":\"77.7\"}}\n");
+        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":\"x\"}}\n");
+        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":[]}}\n");
+        expect_error(f, "{\"verb\":\"show\"}\n");
 }
 
 static void test_stats_and_status(struct fixture *f, const void *data)
@@ -252,9 +258,9 @@ static void test_stats_and_status(struct fixture *f, const void *data)
 static void test_store_fails(struct fixture *f, const void *data)
 {
         fake_store_error = -EIO;
-        expect_error(f, "{\"verb\":\"list\"}\n", 16);
-        expect_error(f, "{\"verb\":\"stats\"}\n", 17);
-        expect_error(f, "{\"verb\":\"sync\"}\n", 16);
+        expect_error(f, "{\"verb\":\"list\"}\n");
+        expect_error(f, "{\"verb\":\"stats\"}\n");
+        expect_error(f, "{\"verb\":\"sync\"}\n");
 }
 
 static void test_umount(struct fixture *f, const void *data)
@@ -293,15 +299,15 @@ static void test_garbage(struct fixture *f, const void *data)
         uint8_t noise[512];
 
         for (size_t i = 0; i < G_N_ELEMENTS(bad); i++)
-                expect_error(f, bad[i], strlen(bad[i]));
-        expect_error(f, "{\"verb\":\"li\0st\"}\n", 17);
+                expect_error(f, bad[i]);
+        expect_error_bytes(f, "{\"verb\":\"li\0st\"}\n", 17);
         bomb[59999] = '\n';
-        expect_error(f, bomb, 60000);
+        expect_error_bytes(f, bomb, 60000);
         for (int i = 0; i < 300; i++) {
                 for (size_t j = 0; j < sizeof(noise); j++)
                         noise[j] = (uint8_t)g_random_int_range(0, 256);
                 noise[sizeof(noise) - 1] = '\n';
-                expect_error(f, (const char *)noise, sizeof(noise));
+                expect_error_bytes(f, (const char *)noise, sizeof(noise));
         }
 }
 
@@ -311,7 +317,7 @@ static void test_too_long(struct fixture *f, const void *data)
         g_autofree char *text = g_strnfill(length, ' ');
         g_autoptr(JsonNode) answer = NULL;
 
-        expect_error(f, text, length);
+        expect_error_bytes(f, text, length);
         /* the longest that is allowed */
         memcpy(text, "{\"verb\":\"status\"}", 17);
         text[CONTROL_REQUEST_MAX - 1] = '\n';
@@ -324,6 +330,7 @@ static void test_too_long(struct fixture *f, const void *data)
 static void test_pieces(struct fixture *f, const void *data)
 {
         const char *request = "{\"verb\":\"status\"}\n";
+        const char *two = "{\"verb\":\"status\"}\n{\"verb\":\"umount\"}\n";
         int fd = connect_to(f);
         g_autofree char *answer = NULL, *more = NULL;
 
@@ -334,7 +341,7 @@ static void test_pieces(struct fixture *f, const void *data)
         answer = receive(fd);
         g_assert_true(g_str_has_prefix(answer, "{\"ok\":true"));
         close(fd);
-        more = ask_bytes(f, "{\"verb\":\"status\"}\n{\"verb\":\"umount\"}\n", 36);
+        more = ask_bytes(f, two, strlen(two));
         g_assert_true(g_str_has_prefix(more, "{\"ok\":true"));
         g_assert_cmpint(atomic_load(&f->quits), ==, 0);
 }
@@ -352,7 +359,7 @@ static void test_gone(struct fixture *f, const void *data)
                 if (i % 4 == 1)
                         send(fd, "{\"verb\":", 8, MSG_NOSIGNAL);
                 if (i % 4 >= 2)
-                        send(fd, "{\"verb\":\"list\"}\n", 16, MSG_NOSIGNAL);
+                        send(fd, LIST, strlen(LIST), MSG_NOSIGNAL);
                 if (i % 4 == 3)
                         recv(fd, (char[1]){0}, 1, 0);
                 close(fd);
@@ -373,7 +380,7 @@ static void test_slow(struct fixture *f, const void *data)
         for (size_t i = 0; i < G_N_ELEMENTS(silent); i++) {
                 silent[i] = connect_to(f);
                 deaf[i] = connect_to(f);
-                send(deaf[i], "{\"verb\":\"list\"}\n", 16, MSG_NOSIGNAL);
+                send(deaf[i], LIST, strlen(LIST), MSG_NOSIGNAL);
         }
         before = g_get_monotonic_time();
         answer = ask(f, "{\"verb\":\"status\"}\n");
@@ -438,7 +445,7 @@ static void test_end_at_work(struct fixture *f, const void *data)
         for (int i = 0; i < 20; i++) {
                 int fd = connect_to(f);
 
-                send(fd, "{\"verb\":\"list\"}\n", 16, MSG_NOSIGNAL);
+                send(fd, LIST, strlen(LIST), MSG_NOSIGNAL);
                 close(fd);
         }
         g_usleep(50000);
@@ -457,9 +464,9 @@ static void as_nobody(struct fixture *f)
                          ==, 1);
         stats = ask(f, "{\"verb\":\"stats\"}\n");
         g_assert_true(json_object_get_boolean_member(json_node_get_object(stats), "ok"));
-        expect_error(f, "{\"verb\":\"umount\"}\n", 18);
-        expect_error(f, "{\"verb\":\"sync\"}\n", 16);
-        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":\"1.1\"}}\n", 43);
+        expect_error(f, "{\"verb\":\"umount\"}\n");
+        expect_error(f, "{\"verb\":\"sync\"}\n");
+        expect_error(f, "{\"verb\":\"show\",\"args\":{\"handle\":\"1.1\"}}\n");
         _exit(0);
 }
 

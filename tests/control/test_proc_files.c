@@ -35,6 +35,7 @@ static void set_up(struct fixture *f, const void *data)
         g_assert_cmpint(fstat(f->fd, &st), ==, 0);
         f->dev = st.st_dev;
         f->want.ino = st.st_ino;
+        f->want.modes = 1u << O_RDONLY | 1u << O_WRONLY;
 }
 
 static void tear_down(struct fixture *f, const void *data)
@@ -168,7 +169,7 @@ static void test_not_permitted(struct fixture *f, const void *data)
         child = fork();
         if (child == 0) {
                 K42ProcMounts mounts = {0};
-                struct proc_want want = {.ino = f->want.ino};
+                struct proc_want want = {.ino = f->want.ino, .modes = 1};
 
                 if (setresuid(65534, 65534, 65534) < 0)
                         _exit(99);

@@ -160,6 +160,8 @@ static void test_check(void)
         g_assert_nonnull(check("{", 8));
         g_assert_nonnull(check("\"\xff\"", 8));
         g_assert_nonnull(json_text_check("{\0}", 3, 8));
+        g_assert_nonnull(check("{\"a\":\"um\\u0000\"}", 8));
+        g_assert_null(check("{\"a\":\"um\\\\u0000\"}", 8)); /* a backslash, then u0000 */
         /* what json-glib takes beside JSON could hide brackets from us */
         g_assert_nonnull(check("{'\"':[[[[[[[[[[ '\":1}", 8));
         g_assert_nonnull(check("/* \" */ [[[[[[[[[[", 8));

@@ -15,18 +15,23 @@ PY
 }
 
 # start_touch [COMMAND…]: starts the process "r" under COMMAND (k42run, if nothing is said); its pid is
-# $R.  Descriptors beyond 1,024 need the limit raised: the hard limit allows it or the test is skipped.
+# $R.  It and its children are a process group of their own, for stop_touch.
 start_touch() {
     C=$S/ctl
     mkdir -p "$C"
     [ $# -gt 0 ] || set -- "$K42RUN" --
     ulimit -n "$(ulimit -Hn)"
-    "$@" "$FORK/touch" "$C" r </dev/null >"$C/stdout" 2>"$C/stderr" 3>&- &
+    setsid "$@" "$FORK/touch" "$C" r </dev/null >"$C/stdout" 2>"$C/stderr" 3>&- &
     TOUCH_JOB=$!
     local i
     for ((i = 0; i < 200; i++)); do [ -p "$C/r.out" ] && break; sleep 0.05; done
     hear r
     R=$T
+}
+
+# stop_touch: for teardown(): ends whatever is left of them when a test has failed.
+stop_touch() {
+    [ -z "${TOUCH_JOB:-}" ] || kill -KILL -- "-$TOUCH_JOB" 2>/dev/null || true
 }
 
 # hear NAME: waits for a line of the process NAME; what follows "ok" is in $T.
@@ -86,6 +91,14 @@ messages_at_most() {
     local now
     now=$(($(stat_now requests.ioctl) - MARK_MESSAGES))
     [ "$now" -le "$1" ] || { echo "requests.ioctl: $now, expected at most $1 ($(caller))" >&2; return 1; }
+}
+
+# check: k42_check in the middle of a test that counts: its own messages do not count.
+check() {
+    local before
+    before=$(stat_now requests.ioctl)
+    k42_check || return 1
+    MARK_MESSAGES=$((${MARK_MESSAGES:-0} + $(stat_now requests.ioctl) - before))
 }
 
 # list: `k42ctl list --json` into $S/list.  rows …: see counts.py.

@@ -419,7 +419,10 @@ static void *storm_thread(void *data)
                 pid_t pid = storm->children[i % G_N_ELEMENTS(storm->children)];
                 struct k42_lazy_reopen message = message_of(storm->d->opener);
 
-                g_assert_cmpint(lazy_reopen(storm->d, pid, &message), ==, 0);
+                int r = lazy_reopen(storm->d, pid, &message);
+
+                /* The others end handles as fast as this one gets them: then the answer says so. */
+                g_assert_true(r == 0 || r == -ESRCH);
                 description_count_read(storm->d, pid, 1);
                 if (i % 3 == 0)
                         xobj_free(storm->f->cobj, message.token);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who may do what: access() in its forms for every mode, files and directories of others, sticky directories.
+ * Who may do what: access() in its forms for every mode, files and directories of others, sticky
+ * directories.
  */
 #include "parity.h"
 
@@ -32,7 +33,8 @@ static void effective(struct run *r, void *data)
 
 void group_access(struct run *r)
 {
-        static const char *const odd[] = {"absent", "dangling", "link", "", "0644/x", "dir/", "0644/"};
+        static const char *const odd[] = {"absent", "dangling", "link", "",
+                                          "0644/x", "dir/",     "0644/"};
         char name[16];
         size_t i;
         mode_t mode;
@@ -71,9 +73,9 @@ void group_access(struct run *r)
 /* Every operation on every file of `names`, by whoever runs it. */
 static void try_all(struct run *r, void *data)
 {
-        static const char *const names[] = {"0600", "0640", "0604", "0060", "0006", "0666", "0444",
-                                            "group", "d0700/in", "d0711/in", "d0744/in", "d0755/in",
-                                            "d0733/in"};
+        static const char *const names[] = {
+                "0600",  "0640",     "0604",     "0060",     "0006",     "0666",    "0444",
+                "group", "d0700/in", "d0711/in", "d0744/in", "d0755/in", "d0733/in"};
         const char *who = data;
         char inner[64];
         size_t i;
@@ -86,11 +88,11 @@ static void try_all(struct run *r, void *data)
                 close(fd);
                 fd = FD(r, open(names[i], O_WRONLY | O_CLOEXEC), "%s: write %s", who, names[i]);
                 close(fd);
-                fd = FD(r, open(names[i], O_RDWR | O_CREAT | O_CLOEXEC, 0600), "%s: O_CREAT %s", who,
-                        names[i]);
+                fd = FD(r, open(names[i], O_RDWR | O_CREAT | O_CLOEXEC, 0600), "%s: O_CREAT %s",
+                        who, names[i]);
                 close(fd);
-                fd = FD(r, open(names[i], O_RDONLY | O_NOATIME | O_CLOEXEC), "%s: O_NOATIME %s", who,
-                        names[i]);
+                fd = FD(r, open(names[i], O_RDONLY | O_NOATIME | O_CLOEXEC), "%s: O_NOATIME %s",
+                        who, names[i]);
                 close(fd);
                 SAY(r, lstat(names[i], &st), "%s: lstat %s", who, names[i]);
                 SAY(r, truncate(names[i], 4), "%s: truncate %s", who, names[i]);
@@ -168,12 +170,9 @@ void group_permissions(struct run *r)
         SET(r, chown("d0744", 0, THIRD_ID));
         SET(r, chmod("d0744", 0774));
         SET(r, chmod(".", 0777));
-        step(r, "an ordinary user");
-        rec_status(r, as_other(r, try_all, (void *)"other"));
-        step(r, "a user with the group");
-        rec_status(r, in_child(r, try_in_group, (void *)"group"));
-        step(r, "root");
-        rec_status(r, in_child(r, try_all, (void *)"root"));
+        STATUS(r, as_other(r, try_all, (void *)"other"), "an ordinary user");
+        STATUS(r, in_child(r, try_in_group, (void *)"group"), "a user with the group");
+        STATUS(r, in_child(r, try_all, (void *)"root"), "root");
 }
 
 static void in_sticky(struct run *r, void *data)
@@ -223,7 +222,6 @@ void group_sticky(struct run *r)
                 if (r->root && i == 1)
                         SET(r, chown(dirs[i], OTHER_UID, OTHER_GID));
                 SET(r, chmod(dirs[i], i == 2 ? 0777 : 01777));
-                step(r, "in %s", dirs[i]);
-                rec_status(r, as_other(r, in_sticky, (void *)dirs[i]));
+                STATUS(r, as_other(r, in_sticky, (void *)dirs[i]), "in %s", dirs[i]);
         }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Modes, owners, times: chmod, chown, what clears setuid and setgid, umask, setgid directories, utimensat, stat.
+ * Modes, owners, times: chmod, chown, what clears setuid and setgid, umask, setgid directories,
+ * utimensat, stat.
  */
 #include "parity.h"
 
@@ -22,8 +23,8 @@ static const char *const each[] = {"file", "dir", "link", "dangling", "fifo", "s
 
 void group_chmod(struct run *r)
 {
-        static const mode_t modes[] = {0,     0777,  0644,  01777, 02755, 02644, 04755,
-                                       04644, 06755, 07777, 0100777, 0600};
+        static const mode_t modes[] = {0,     0777,  0644,  01777, 02755,   02644,
+                                       04755, 04644, 06755, 07777, 0100777, 0600};
         size_t i, k;
 
         make_each(r);
@@ -33,8 +34,8 @@ void group_chmod(struct run *r)
                         rec_mode(r, each[i]);
                         rec_mode(r, "file");
                 }
-                SAY(r, fchmodat(AT_FDCWD, each[i], 0700, AT_SYMLINK_NOFOLLOW), "fchmodat NOFOLLOW %s",
-                    each[i]);
+                SAY(r, fchmodat(AT_FDCWD, each[i], 0700, AT_SYMLINK_NOFOLLOW),
+                    "fchmodat NOFOLLOW %s", each[i]);
                 rec_mode(r, each[i]);
                 SAY(r, syscall(452, AT_FDCWD, each[i], 0711, AT_SYMLINK_NOFOLLOW),
                     "fchmodat2 NOFOLLOW %s", each[i]);
@@ -46,7 +47,8 @@ void group_chmod(struct run *r)
                 int fd = SET(r, open(i ? "dir" : "file", O_RDONLY | O_CLOEXEC));
 
                 for (k = 0; k < N_ELEMENTS(modes); k++) {
-                        SAY(r, fchmod(fd, modes[k]), "fchmod %04o %s", modes[k], i ? "dir" : "file");
+                        SAY(r, fchmod(fd, modes[k]), "fchmod %04o %s", modes[k],
+                            i ? "dir" : "file");
                         rec_fstat(r, fd);
                 }
                 close(fd);
@@ -60,7 +62,8 @@ static void chmod_of_others(struct run *r, void *data)
 
         for (i = 0; i < N_ELEMENTS(each); i++) {
                 SAY(r, chmod(each[i], 0600), "other: chmod %s", each[i]);
-                SAY(r, lchown(each[i], geteuid(), (gid_t)-1), "other: chown to oneself %s", each[i]);
+                SAY(r, lchown(each[i], geteuid(), (gid_t)-1), "other: chown to oneself %s",
+                    each[i]);
                 SAY(r, lchown(each[i], (uid_t)-1, (gid_t)-1), "other: chown to nobody %s", each[i]);
         }
         SAY(r, chmod("mine", 0640), "other: chmod of one's own");
@@ -84,8 +87,9 @@ void group_chown(struct run *r)
         static const struct {
                 uid_t uid;
                 gid_t gid;
-        } owners[] = {{0, 0},          {1000, (gid_t)-1}, {(uid_t)-1, 1000},       {(uid_t)-1, (gid_t)-1},
-                      {65534, 65534}, {70000, 4000000000u}, {THIRD_ID, THIRD_ID}, {0, 0}};
+        } owners[] = {
+                {0, 0},         {1000, (gid_t)-1},    {(uid_t)-1, 1000},    {(uid_t)-1, (gid_t)-1},
+                {65534, 65534}, {70000, 4000000000u}, {THIRD_ID, THIRD_ID}, {0, 0}};
         size_t i, k;
         int fd;
 
@@ -113,7 +117,8 @@ void group_chown(struct run *r)
                 rec_fstat(r, fd);
         }
         SET(r, chmod("dir", 06755));
-        SAY(r, chown("dir", r->root ? 1000 : geteuid(), (gid_t)-1), "chown keeps a directory's bits");
+        SAY(r, chown("dir", r->root ? 1000 : geteuid(), (gid_t)-1),
+            "chown keeps a directory's bits");
         rec_lstat(r, "dir");
         SET(r, chmod(".", 0777));
         put(r, "mine", "content");
@@ -122,18 +127,18 @@ void group_chown(struct run *r)
                 SET(r, chown("mine", OTHER_UID, OTHER_GID));
                 SET(r, chown("foreign-group", OTHER_UID, THIRD_ID));
         }
-        step(r, "as another user");
-        rec_status(r, as_other(r, chmod_of_others, NULL));
+        STATUS(r, as_other(r, chmod_of_others, NULL), "as another user");
 }
 
 /* One way to change a file's content or owner, with the setuid and setgid bits before and after. */
 static void change_by(struct run *r, int way, int fd)
 {
-        static const char *const names[] = {"write",     "pwrite",   "write nothing", "writev",
-                                            "ftruncate", "ftruncate to the same", "truncate",
-                                            "O_TRUNC",   "fallocate", "copy_file_range",
-                                            "sendfile",  "mmap",     "chown",         "utimens",
-                                            "link",      "rename",   "punch"};
+        static const char *const names[] = {"write",           "pwrite",    "write nothing",
+                                            "writev",          "ftruncate", "ftruncate to the same",
+                                            "truncate",        "O_TRUNC",   "fallocate",
+                                            "copy_file_range", "sendfile",  "mmap",
+                                            "chown",           "utimens",   "link",
+                                            "rename",          "punch"};
         struct iovec vector = {(void *)"v", 1};
         char *map;
         int other;
@@ -217,7 +222,8 @@ static void clear_all_ways(struct run *r, void *data)
                 for (way = 0; way < 17; way++) {
                         int fd;
 
-                        /* opened before: the caller may be somebody else by the time of the change */
+                        /* opened before: the caller may be somebody else by the time of the change
+                         */
                         put(r, "bits", "content");
                         fd = SET(r, open("bits", O_RDWR | O_CLOEXEC));
                         SET(r, chmod("bits", bits[i]));
@@ -246,13 +252,11 @@ void group_suid_clear(struct run *r)
         clear_all_ways(r, NULL);
         if (!r->root)
                 return;
-        step(r, "the same as an ordinary user");
-        rec_status(r, as_other(r, clear_all_ways, NULL));
+        STATUS(r, as_other(r, clear_all_ways, NULL), "the same as an ordinary user");
         put(r, "inherited", "content");
         fd = SET(r, open("inherited", O_RDWR | O_CLOEXEC));
         SET(r, fchmod(fd, 06777));
-        step(r, "inherited");
-        rec_status(r, as_other(r, write_foreign, &fd));
+        STATUS(r, as_other(r, write_foreign, &fd), "inherited");
         rec_fstat(r, fd);
 }
 
@@ -308,7 +312,8 @@ static void make_in_setgid(struct run *r, void *data)
         snprintf(name, sizeof name, "g/dir-%s/deeper", who);
         SAY(r, mkdir(name, 0700), "mkdir two down, %s", who);
         rec_lstat(r, name);
-        fd = FD(r, open("g", O_TMPFILE | O_RDWR | O_CLOEXEC, 02775), "O_TMPFILE in setgid, %s", who);
+        fd = FD(r, open("g", O_TMPFILE | O_RDWR | O_CLOEXEC, 02775), "O_TMPFILE in setgid, %s",
+                who);
         if (fd >= 0)
                 rec_fstat(r, fd);
         SAY(r, rename("plain", "g/plain"), "rename into setgid, %s", who);
@@ -326,8 +331,7 @@ void group_setgid_dir(struct run *r)
         SET(r, chmod("g", 02777));
         make_in_setgid(r, NULL);
         if (r->root) {
-                step(r, "as another user");
-                rec_status(r, as_other(r, make_in_setgid, NULL));
+                STATUS(r, as_other(r, make_in_setgid, NULL), "as another user");
         }
 }
 
@@ -372,7 +376,8 @@ static const struct {
 
 static void utimens_all(struct run *r, void *data)
 {
-        static const char *const names[] = {"file", "dir", "link", "dangling", "fifo", "absent", "foreign"};
+        static const char *const names[] = {"file", "dir",    "link",   "dangling",
+                                            "fifo", "absent", "foreign"};
         size_t i, k;
 
         for (i = 0; i < N_ELEMENTS(names); i++) {
@@ -380,8 +385,7 @@ static void utimens_all(struct run *r, void *data)
                         SAY(r, utimensat(AT_FDCWD, names[i], stamps[k].times, 0), "%s %s, %s",
                             names[i], stamps[k].name, r->root ? "root" : "user");
                         rec_times(r, names[i]);
-                        SAY(r,
-                            utimensat(AT_FDCWD, names[i], stamps[k].times, AT_SYMLINK_NOFOLLOW),
+                        SAY(r, utimensat(AT_FDCWD, names[i], stamps[k].times, AT_SYMLINK_NOFOLLOW),
                             "NOFOLLOW %s %s, %s", names[i], stamps[k].name,
                             r->root ? "root" : "user");
                         rec_times(r, names[i]);
@@ -426,8 +430,7 @@ void group_utimens(struct run *r)
         step(r, "close does not change what futimens set");
         rec_times(r, "file");
         if (r->root) {
-                step(r, "as another user");
-                rec_status(r, as_other(r, utimens_all, NULL));
+                STATUS(r, as_other(r, utimens_all, NULL), "as another user");
         }
 }
 
@@ -475,7 +478,8 @@ static void one_stat(struct run *r, const char *name)
 
 void group_stat(struct run *r)
 {
-        static const char *const paths[] = {"", "file/", "dir/", "link/", "absent", "file/x", "dangling/", "."};
+        static const char *const paths[] = {"",       "file/",  "dir/",      "link/",
+                                            "absent", "file/x", "dangling/", "."};
         struct stat st;
         size_t i;
 

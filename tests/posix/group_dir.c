@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading directories: types, inode numbers, small buffers, positions, many entries, and changes meanwhile.
+ * Reading directories: types, inode numbers, small buffers, positions, many entries, and changes
+ * meanwhile.
  */
 #include "parity.h"
 
@@ -58,7 +59,8 @@ static void inode_numbers(struct run *r, const char *path)
 
 static void small_buffers(struct run *r)
 {
-        static const size_t sizes[] = {0, 1, 19, 23, 24, 25, 32, 40, 64, 100, 280, 1000, 4096, 32768};
+        static const size_t sizes[] = {0,  1,  19,  23,  24,   25,   32,
+                                       40, 64, 100, 280, 1000, 4096, 32768};
         static char buffer[32768];
         size_t i;
 
@@ -115,7 +117,8 @@ void group_readdir(struct run *r)
         SAY(r, syscall(SYS_getdents64, dir, buffer, sizeof buffer), "getdents64 of O_PATH");
         dir = open("dir/sub", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         SET(r, rmdir("dir/sub"));
-        SAY(r, syscall(SYS_getdents64, dir, buffer, sizeof buffer), "getdents64 of a removed directory");
+        SAY(r, syscall(SYS_getdents64, dir, buffer, sizeof buffer),
+            "getdents64 of a removed directory");
         dir = open("dir", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         SAY(r, syscall(SYS_getdents64, dir, bad_address(), 1024), "getdents64 to a bad address");
         step(r, "opendir of a file");

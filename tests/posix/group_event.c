@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What may be waited for: inotify of our own changes, poll and select, FIFOs, unix sockets, device nodes.
+ * What may be waited for: inotify of our own changes, poll and select, FIFOs, unix sockets, device
+ * nodes.
  */
 #include "parity.h"
 
@@ -212,7 +213,8 @@ void group_unix_socket(struct run *r)
         SAY(r, bind(fd, (struct sockaddr *)&address, sizeof address), "bind");
         rec_lstat(r, "socket");
         SAY(r, bind(second, (struct sockaddr *)&address, sizeof address), "bind again");
-        SAY(r, connect(second, (struct sockaddr *)&address, sizeof address), "connect before listen");
+        SAY(r, connect(second, (struct sockaddr *)&address, sizeof address),
+            "connect before listen");
         SAY(r, connect(second, (struct sockaddr *)&other, sizeof other), "connect to a file");
         SAY(r, listen(fd, 5), "listen");
         pid = beside(r, connect_and_say, NULL);
@@ -223,13 +225,15 @@ void group_unix_socket(struct run *r)
         FD(r, open("socket", O_RDWR | O_CLOEXEC), "open of a socket");
         FD(r, open("socket", O_PATH | O_CLOEXEC), "O_PATH of a socket");
         SET(r, chmod("socket", 0));
-        step(r, "an ordinary user connects to a socket of mode 0");
-        rec_status(r, as_other(r, connect_and_say, NULL));
+        STATUS(r, as_other(r, connect_and_say, NULL),
+               "an ordinary user connects to a socket of mode 0");
         SET(r, chmod("socket", 0777));
         SET(r, rename("socket", "moved"));
-        SAY(r, connect(second, (struct sockaddr *)&address, sizeof address), "connect to the old name");
+        SAY(r, connect(second, (struct sockaddr *)&address, sizeof address),
+            "connect to the old name");
         strcpy(address.sun_path, "moved");
-        SAY(r, connect(second, (struct sockaddr *)&address, sizeof address), "connect to the new name");
+        SAY(r, connect(second, (struct sockaddr *)&address, sizeof address),
+            "connect to the new name");
         SAY(r, unlink("moved"), "unlink");
         close(fd);
 }

@@ -67,10 +67,13 @@ static void run_it(struct run *r, const char *path, int fd, bool other, const ch
 
 static void scripts(struct run *r)
 {
-        static const char *const texts[] = {
-                "#!/bin/sh\necho \"$# $0\" | sed 's|.*/||'\nexit 7\n", "#!/bin/sh -e\nfalse\necho no\n",
-                "exit 3\n", "#!/no/such/interpreter\n", "#!\n", "",
-                "#! /bin/cat\nmyself\n"};
+        static const char *const texts[] = {"#!/bin/sh\necho \"$# $0\" | sed 's|.*/||'\nexit 7\n",
+                                            "#!/bin/sh -e\nfalse\necho no\n",
+                                            "exit 3\n",
+                                            "#!/no/such/interpreter\n",
+                                            "#!\n",
+                                            "",
+                                            "#! /bin/cat\nmyself\n"};
         char name[20];
         size_t i;
         int fd;

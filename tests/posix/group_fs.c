@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a descriptor and a file system tell about themselves: statfs, ioctl, fcntl, /proc/self/fd, handles.
+ * What a descriptor and a file system tell about themselves: statfs, ioctl, fcntl, /proc/self/fd,
+ * handles.
  */
 #include "parity.h"
 
@@ -79,13 +80,15 @@ void group_ioctl(struct run *r)
         for (k = 0; k < N_ELEMENTS(names); k++) {
                 int fd = SET(r, open(names[k], O_RDONLY | O_CLOEXEC));
 
+                SET(r, fsync(fd)); /* FIOQSIZE tells what is allocated */
                 for (i = 0; i < N_ELEMENTS(requests); i++) {
                         unsigned char answer[256] = {0};
 
                         SAY(r, ioctl(fd, requests[i].request, answer), "%s of %s", requests[i].name,
                             names[k]);
                         if (requests[i].request == FIONREAD || requests[i].request == FIGETBSZ ||
-                            requests[i].request == FIOQSIZE || requests[i].request == FS_IOC_GETFLAGS)
+                            requests[i].request == FIOQSIZE ||
+                            requests[i].request == FS_IOC_GETFLAGS)
                                 rec_data(r, answer, 8);
                 }
                 if (k == 0) {
@@ -174,8 +177,13 @@ void group_fcntl(struct run *r)
 
 void group_proc_fd(struct run *r)
 {
-        static const int opens[] = {O_RDONLY, O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_RDWR | O_APPEND,
-                                    O_RDONLY | O_DIRECTORY, O_RDONLY | O_NOFOLLOW};
+        static const int opens[] = {O_RDONLY,
+                                    O_WRONLY,
+                                    O_RDWR,
+                                    O_WRONLY | O_TRUNC,
+                                    O_RDWR | O_APPEND,
+                                    O_RDONLY | O_DIRECTORY,
+                                    O_RDONLY | O_NOFOLLOW};
         char proc[64], text[PATH_MAX], buffer[32];
         int ro, dir, again;
         size_t i;
@@ -238,7 +246,8 @@ void group_handles(struct run *r)
 
         put(r, "file", "content");
         SAY(r, name_to_handle_at(AT_FDCWD, "file", &h.handle, &mount, 0), "name_to_handle_at");
-        fd = FD(r, open_by_handle_at(AT_FDCWD, &h.handle, O_RDONLY | O_CLOEXEC), "open_by_handle_at");
+        fd = FD(r, open_by_handle_at(AT_FDCWD, &h.handle, O_RDONLY | O_CLOEXEC),
+                "open_by_handle_at");
         if (fd >= 0)
                 rec_fstat(r, fd);
         SET(r, rename("file", "moved"));

@@ -2,8 +2,8 @@
 /*
  * Locks of the three kinds, between descriptors and between processes, and leases.
  *
- * A rival process is asked step by step over a pair of pipes: it holds a lock while we look, and the other
- * way round.
+ * A rival process is asked step by step over a pair of pipes: it holds a lock while we look, and
+ * the other way round.
  */
 #include "parity.h"
 
@@ -141,15 +141,18 @@ static int posix_lock(int fd, int command, short type, off_t start, off_t n)
 }
 
 /* Who would be in the way of a lock: kind and range (not the pid, which must be right, though). */
-static void who_holds(struct run *r, int fd, int command, short type, off_t start, off_t n, pid_t holder,
-                      const char *name)
+static void who_holds(struct run *r, int fd, int command, short type, off_t start, off_t n,
+                      pid_t holder, const char *name)
 {
         struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = n};
 
         SAY(r, fcntl(fd, command, &lock), "%s", name);
         rec(r, "type %d start %lld len %lld holder %s", lock.l_type, (long long)lock.l_start,
             (long long)lock.l_len,
-            lock.l_pid == holder ? "right" : lock.l_pid == -1 ? "-1" : lock.l_pid == 0 ? "0" : "wrong");
+            lock.l_pid == holder ? "right"
+            : lock.l_pid == -1   ? "-1"
+            : lock.l_pid == 0    ? "0"
+                                 : "wrong");
 }
 
 static void hold_posix(struct run *r)

@@ -9,8 +9,12 @@
 static void map_matrix(struct run *r)
 {
         static const int opens[] = {O_RDONLY, O_WRONLY, O_RDWR, O_PATH};
-        static const int prots[] = {PROT_NONE, PROT_READ, PROT_WRITE, PROT_READ | PROT_WRITE,
-                                    PROT_READ | PROT_EXEC, PROT_READ | PROT_WRITE | PROT_EXEC};
+        static const int prots[] = {PROT_NONE,
+                                    PROT_READ,
+                                    PROT_WRITE,
+                                    PROT_READ | PROT_WRITE,
+                                    PROT_READ | PROT_EXEC,
+                                    PROT_READ | PROT_WRITE | PROT_EXEC};
         static const int flags[] = {MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE, 0,
                                     MAP_SHARED_VALIDATE | MAP_SYNC};
         size_t i, j, k;
@@ -116,13 +120,13 @@ void group_mmap(struct run *r)
         again = open("file", O_RDWR | O_CLOEXEC);
         dir = open(".", O_RDONLY | O_CLOEXEC);
         step(r, "mmap of a directory");
-        rec(r, "%s", mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, dir, 0) == MAP_FAILED
-                             ? strerrorname_np(errno)
-                             : "mapped");
+        rec(r, "%s",
+            mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, dir, 0) == MAP_FAILED ? strerrorname_np(errno)
+                                                                           : "mapped");
         step(r, "mmap at an odd offset");
-        rec(r, "%s", mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 100) == MAP_FAILED
-                             ? strerrorname_np(errno)
-                             : "mapped");
+        rec(r, "%s",
+            mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 100) == MAP_FAILED ? strerrorname_np(errno)
+                                                                            : "mapped");
         shared = mmap(NULL, 9000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         private = mmap(NULL, 9000, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
         other = mmap(NULL, 4096, PROT_READ, MAP_SHARED, again, 4096);
@@ -160,8 +164,11 @@ void group_sync(struct run *r)
         static const struct {
                 const char *name;
                 int flags;
-        } opens[] = {{"file", O_RDONLY}, {"file", O_WRONLY}, {"file", O_RDWR | O_APPEND},
-                     {".", O_RDONLY | O_DIRECTORY}, {"file", O_PATH},
+        } opens[] = {{"file", O_RDONLY},
+                     {"file", O_WRONLY},
+                     {"file", O_RDWR | O_APPEND},
+                     {".", O_RDONLY | O_DIRECTORY},
+                     {"file", O_PATH},
                      {"fifo", O_RDWR | O_NONBLOCK}};
         size_t i;
 

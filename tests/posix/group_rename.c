@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * rename: every type over every type, with every flag; open files and directories; into itself; hard links.
+ * rename: every type over every type, with every flag; open files and directories; into itself;
+ * hard links.
  */
 #include "parity.h"
 
 #include <linux/fs.h>
 
-static const char *const kinds[] = {"file",  "absent", "empty",    "full",  "link", "dirlink",
-                                    "fifo",  "twin",   "dangling", "socket"};
+static const char *const kinds[] = {"file",    "absent", "empty", "full",     "link",
+                                    "dirlink", "fifo",   "twin",  "dangling", "socket"};
 
 static void make(struct run *r, const char *where, const char *kind)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * read and write in all their forms, append, offsets shared and not, O_DIRECT, and which times they change.
+ * read and write in all their forms, append, offsets shared and not, O_DIRECT, and which times they
+ * change.
  */
 #include "parity.h"
 
@@ -14,10 +15,10 @@ void group_read(struct run *r)
         static const struct {
                 size_t n;
                 off_t at;
-        } reads[] = {{0, 0},        {1, 0},          {10, 5},        {4096, 0},     {4096, 4096},
-                     {4097, 4095},  {100, 99990},    {100, 100000},  {100, 200000}, {1 << 20, 0},
-                     {65536, 1},    {131072, 12345}, {1, 99999},     {100, -1},     {100, INT64_MAX},
-                     {100, INT64_MAX - 100}};
+        } reads[] = {{0, 0},        {1, 0},       {10, 5},          {4096, 0},
+                     {4096, 4096},  {4097, 4095}, {100, 99990},     {100, 100000},
+                     {100, 200000}, {1 << 20, 0}, {65536, 1},       {131072, 12345},
+                     {1, 99999},    {100, -1},    {100, INT64_MAX}, {100, INT64_MAX - 100}};
         char buffer[64];
         size_t i;
         ssize_t n;
@@ -73,9 +74,10 @@ void group_write(struct run *r)
         static const struct {
                 size_t n;
                 off_t at;
-        } writes[] = {{10, 0},       {1, 4095},   {4096, 4096}, {4097, 1},   {0, 99999},
-                      {100, 50000},  {1, 199999}, {65536, 333}, {1 << 20, 7}, {10, -1},
-                      {10, INT64_MAX}, {10, INT64_MAX - 5}, {10, (off_t)1 << 62}};
+        } writes[] = {
+                {10, 0},         {1, 4095},           {4096, 4096},        {4097, 1},    {0, 99999},
+                {100, 50000},    {1, 199999},         {65536, 333},        {1 << 20, 7}, {10, -1},
+                {10, INT64_MAX}, {10, INT64_MAX - 5}, {10, (off_t)1 << 62}};
         size_t i;
         int fd, ro, dir;
 
@@ -85,8 +87,8 @@ void group_write(struct run *r)
         dir = open("dir", O_RDONLY | O_CLOEXEC);
         for (i = 0; i < N_ELEMENTS(writes); i++) {
                 pattern(big, writes[i].n, i * 1000);
-                SAY(r, pwrite(fd, big, writes[i].n, writes[i].at), "pwrite %zu at %lld", writes[i].n,
-                    (long long)writes[i].at);
+                SAY(r, pwrite(fd, big, writes[i].n, writes[i].at), "pwrite %zu at %lld",
+                    writes[i].n, (long long)writes[i].at);
                 rec_fstat(r, fd);
                 rec_file(r, "file");
         }
@@ -180,16 +182,9 @@ void group_vectors(struct run *r)
         static const struct {
                 const char *name;
                 int flag;
-        } rwf[] = {{"none", 0},
-                   {"HIPRI", 1},
-                   {"DSYNC", 2},
-                   {"SYNC", 4},
-                   {"NOWAIT", 8},
-                   {"APPEND", 16},
-                   {"NOAPPEND", 32},
-                   {"ATOMIC", 64},
-                   {"DONTCACHE", 128},
-                   {"unknown", 1 << 20}};
+        } rwf[] = {{"none", 0},        {"HIPRI", 1},        {"DSYNC", 2},     {"SYNC", 4},
+                   {"NOWAIT", 8},      {"APPEND", 16},      {"NOAPPEND", 32}, {"ATOMIC", 64},
+                   {"DONTCACHE", 128}, {"unknown", 1 << 20}};
         static volatile int minus_one = -1; /* or the compiler warns */
         static struct iovec many[1025];
         char a[10], b[20], c[30];
@@ -227,13 +222,20 @@ void group_vectors(struct run *r)
         SAY(r, readv(fd, odd, 3), "readv with a bad address last");
         SAY(r, lseek(fd, 0, SEEK_CUR), "offset after it");
         for (i = 0; i < N_ELEMENTS(rwf); i++) {
+                pattern(a, sizeof a, 0);
+                pattern(b, sizeof b, 10);
+                pattern(c, sizeof c, 30);
+                put_n(r, "file", 1000);
                 SET(r, lseek(fd, 3, SEEK_SET));
                 SAY(r, preadv2(fd, three, 3, 0, rwf[i].flag), "preadv2 RWF_%s", rwf[i].name);
                 SAY(r, preadv2(fd, three, 3, -1, rwf[i].flag), "preadv2 here RWF_%s", rwf[i].name);
                 rec(r, "offset %ld", (long)lseek(fd, 0, SEEK_CUR));
+                SET(r, lseek(fd, 3, SEEK_SET));
                 SAY(r, pwritev2(fd, three, 3, 5, rwf[i].flag), "pwritev2 RWF_%s", rwf[i].name);
                 rec_file(r, "file");
-                SAY(r, pwritev2(fd, three, 3, -1, rwf[i].flag), "pwritev2 here RWF_%s", rwf[i].name);
+                SET(r, lseek(fd, 3, SEEK_SET));
+                SAY(r, pwritev2(fd, three, 3, -1, rwf[i].flag), "pwritev2 here RWF_%s",
+                    rwf[i].name);
                 rec(r, "offset %ld", (long)lseek(fd, 0, SEEK_CUR));
                 rec_file(r, "file");
                 SET(r, fcntl(fd, F_SETFL, O_APPEND));
@@ -250,7 +252,7 @@ void group_direct(struct run *r)
                 size_t n;
                 off_t at;
                 size_t shift; /* of the buffer, from alignment */
-        } io[] = {{4096, 0, 0}, {8192, 4096, 0}, {512, 512, 0}, {100, 0, 0}, {4096, 100, 0},
+        } io[] = {{4096, 0, 0}, {8192, 4096, 0}, {512, 512, 0},    {100, 0, 0}, {4096, 100, 0},
                   {4096, 0, 1}, {4096, 8192, 0}, {4096, 12288, 0}, {0, 0, 0}};
         char *buffer;
         size_t i;
@@ -269,11 +271,13 @@ void group_direct(struct run *r)
                              io[i].shift));
         }
         for (i = 0; i < N_ELEMENTS(io); i++) {
+                put_n(r, "file", 10000);
                 pattern(buffer, 16384, i * 777);
                 SAY(r, pwrite(fd, buffer + io[i].shift, io[i].n, io[i].at),
                     "pwrite %zu at %lld, shifted %zu", io[i].n, (long long)io[i].at, io[i].shift);
                 rec_file(r, "file");
         }
+        put_n(r, "file", 10000);
         SAY(r, fcntl(fd, F_SETFL, 0), "F_SETFL without O_DIRECT");
         rec(r, "flags %o", fcntl(fd, F_GETFL));
         SAY(r, pwrite(fd, "plain", 5, 3), "pwrite after it");
@@ -298,10 +302,21 @@ void group_offsets(struct run *r)
         static const struct {
                 off_t at;
                 int whence;
-        } seeks[] = {{0, SEEK_SET},         {5, SEEK_SET},  {-1, SEEK_SET},        {10, SEEK_CUR},
-                     {-100, SEEK_CUR},      {0, SEEK_END},  {-3, SEEK_END},        {-11, SEEK_END},
-                     {INT64_MAX, SEEK_SET}, {1, SEEK_CUR},  {(off_t)1 << 50, SEEK_SET},
-                     {INT64_MAX, SEEK_END}, {0, 5},         {0, 99},               {0, -1}};
+        } seeks[] = {{0, SEEK_SET},
+                     {5, SEEK_SET},
+                     {-1, SEEK_SET},
+                     {10, SEEK_CUR},
+                     {-100, SEEK_CUR},
+                     {0, SEEK_END},
+                     {-3, SEEK_END},
+                     {-11, SEEK_END},
+                     {INT64_MAX, SEEK_SET},
+                     {1, SEEK_CUR},
+                     {(off_t)1 << 50, SEEK_SET},
+                     {INT64_MAX, SEEK_END},
+                     {0, 5},
+                     {0, 99},
+                     {0, -1}};
         char buffer[16];
         size_t i;
         int fd, copy, other, dir;
@@ -309,6 +324,7 @@ void group_offsets(struct run *r)
         put(r, "file", "0123456789");
         fd = open("file", O_RDONLY | O_CLOEXEC);
         for (i = 0; i < N_ELEMENTS(seeks); i++) {
+                SET(r, lseek(fd, 7, SEEK_SET));
                 SAY(r, lseek(fd, seeks[i].at, seeks[i].whence), "lseek %lld, %d",
                     (long long)seeks[i].at, seeks[i].whence);
                 rec(r, "now %lld", (long long)lseek(fd, 0, SEEK_CUR));
@@ -323,8 +339,7 @@ void group_offsets(struct run *r)
         SAY(r, lseek(other, 0, SEEK_CUR), "another open's offset");
         rec_data(r, buffer, SAY(r, read(copy, buffer, 2), "the copy reads 2"));
         rec_data(r, buffer, SAY(r, read(fd, buffer, 2), "the original reads 2"));
-        step(r, "a child");
-        rec_status(r, in_child(r, read_three, &fd));
+        STATUS(r, in_child(r, read_three, &fd), "a child");
         SAY(r, lseek(fd, 0, SEEK_CUR), "the offset after the child");
 }
 
@@ -361,9 +376,12 @@ void group_times(struct run *r)
         TIMED(".", rename("file", "renamed"), "rename, of the directory");
         TIMED("renamed", close(open("renamed", O_RDONLY | O_CLOEXEC)), "open and close");
         TIMED("renamed", close(open("renamed", O_WRONLY | O_TRUNC | O_CLOEXEC)), "open O_TRUNC");
-        TIMED("renamed", close(open("renamed", O_WRONLY | O_TRUNC | O_CLOEXEC)), "O_TRUNC of an empty file");
-        TIMED("renamed", close(open("renamed", O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), "open O_CREAT");
-        TIMED(".", close(open("new", O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), "create, of the directory");
+        TIMED("renamed", close(open("renamed", O_WRONLY | O_TRUNC | O_CLOEXEC)),
+              "O_TRUNC of an empty file");
+        TIMED("renamed", close(open("renamed", O_WRONLY | O_CREAT | O_CLOEXEC, 0600)),
+              "open O_CREAT");
+        TIMED(".", close(open("new", O_WRONLY | O_CREAT | O_CLOEXEC, 0600)),
+              "create, of the directory");
         TIMED(".", mkdir("dir", 0755), "mkdir, of the directory");
         TIMED("dir", mkdir("dir/in", 0755), "mkdir in it");
         TIMED("dir", mkdir("dir/in", 0755), "mkdir that fails");

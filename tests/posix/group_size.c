@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What changes the size and the blocks of a file: truncate, fallocate, holes, copying in the kernel, limits.
+ * What changes the size and the blocks of a file: truncate, fallocate, holes, copying in the
+ * kernel, limits.
  */
 #include "parity.h"
 
@@ -10,9 +11,10 @@
 
 void group_truncate(struct run *r)
 {
-        static const off_t sizes[] = {0,    1,    4095, 4096, 4097, 100000, 10, 12,
-                                      5000, -1,   INT64_MIN, INT64_MAX, (off_t)1 << 50, 3};
-        static const char *const others[] = {"dir", "absent", "link", "dangling", "fifo", "file/x", ""};
+        static const off_t sizes[] = {0,  1,    4095, 4096,      4097,      100000,         10,
+                                      12, 5000, -1,   INT64_MIN, INT64_MAX, (off_t)1 << 50, 3};
+        static const char *const others[] = {"dir",  "absent", "link", "dangling",
+                                             "fifo", "file/x", ""};
         size_t i;
         int fd, ro, dir, path;
 
@@ -31,6 +33,7 @@ void group_truncate(struct run *r)
         for (i = 0; i < N_ELEMENTS(sizes); i++) {
                 SAY(r, ftruncate(fd, sizes[i]), "ftruncate %lld", (long long)sizes[i]);
                 rec_fstat(r, fd);
+                rec_blocks(r, fd);
                 rec_file(r, "file");
         }
         for (i = 0; i < N_ELEMENTS(others); i++)
@@ -46,9 +49,11 @@ void group_truncate(struct run *r)
         SAY(r, truncate("file", 2), "truncate of a read-only file");
         SAY(r, ftruncate(fd, 2), "ftruncate of a read-only file opened before");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         SET(r, unlink("file"));
         SAY(r, ftruncate(fd, 77), "ftruncate of an unlinked file");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         put_n(r, "file", 9000);
         fd = open("file", O_RDWR | O_CLOEXEC);
         SAY(r, ftruncate(fd, 100), "down to 100");
@@ -80,8 +85,8 @@ void group_fallocate(struct run *r)
         };
         static const struct {
                 off_t at, n;
-        } ranges[] = {{0, 4096},     {4096, 8192}, {100, 50},   {0, 0},          {-1, 10},
-                      {0, -1},       {20000, 100}, {16384, 4096}, {40960, 4096}, {INT64_MAX - 10, 100},
+        } ranges[] = {{0, 4096}, {4096, 8192}, {100, 50},     {0, 0},        {-1, 10},
+                      {0, -1},   {20000, 100}, {16384, 4096}, {40960, 4096}, {INT64_MAX - 10, 100},
                       {0, 20000}};
         size_t i, k;
         int fd, ro, dir;
@@ -95,6 +100,7 @@ void group_fallocate(struct run *r)
                             "%s %lld+%lld", modes[i].name, (long long)ranges[k].at,
                             (long long)ranges[k].n);
                         rec_fstat(r, fd);
+                        rec_blocks(r, fd);
                         rec_file(r, "file");
                         close(fd);
                         unlink("file");
@@ -108,13 +114,14 @@ void group_fallocate(struct run *r)
         SAY(r, fallocate(dir, 0, 0, 1000), "of a directory");
         SAY(r, posix_fallocate(fd, 0, 1000), "posix_fallocate");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         SAY(r, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 50), "punch, O_APPEND");
         rec_file(r, "file");
 }
 
 static void seek_all(struct run *r, int fd, const char *what)
 {
-        static const off_t from[] = {0,     1,     4095,  4096,   8192,  65535, 65536,
+        static const off_t from[] = {0,     1,     4095,   4096,   8192,   65535, 65536,
                                      65537, 69632, 100000, 131072, 200000, -1};
         size_t i;
 
@@ -148,6 +155,7 @@ void group_holes(struct run *r)
         SET(r, fsync(fd));
         step(r, "sparse");
         rec_fstat(r, fd);
+        rec_blocks(r, fd);
         rec_file(r, "sparse");
         seek_all(r, fd, "sparse");
         close(fd);
@@ -167,12 +175,23 @@ void group_copy_range(struct run *r)
                 off_t from, to;
                 size_t n;
                 bool same;
-        } copies[] = {{0, 0, 100, false},      {50, 200, 100, false},   {0, 0, 20000, false},
-                      {9990, 0, 100, false},   {10000, 0, 100, false},  {20000, 0, 100, false},
-                      {0, 30000, 4096, false}, {0, 0, 0, false},        {-1, 0, 10, false},
-                      {0, -1, 10, false},      {0, 5000, 1000, true},   {0, 50, 100, true},
-                      {100, 50, 100, true},    {0, 0, 10, true},        {0, 20000, 100, true},
-                      {4096, 8192, 4096, false}, {0, INT64_MAX - 5, 100, false}};
+        } copies[] = {{0, 0, 100, false},
+                      {50, 200, 100, false},
+                      {0, 0, 20000, false},
+                      {9990, 0, 100, false},
+                      {10000, 0, 100, false},
+                      {20000, 0, 100, false},
+                      {0, 30000, 4096, false},
+                      {0, 0, 0, false},
+                      {-1, 0, 10, false},
+                      {0, -1, 10, false},
+                      {0, 5000, 1000, true},
+                      {0, 50, 100, true},
+                      {100, 50, 100, true},
+                      {0, 0, 10, true},
+                      {0, 20000, 100, true},
+                      {4096, 8192, 4096, false},
+                      {0, INT64_MAX - 5, 100, false}};
         size_t i;
         loff_t from, to;
         int in, out, ro, append, dir;
@@ -294,7 +313,7 @@ static void truncate_over_limit(struct run *r, void *data)
 
 void group_limits(struct run *r)
 {
-        static const off_t far[] = {((off_t)1 << 31) - 1, (off_t)1 << 32, (off_t)1 << 43,
+        static const off_t far[] = {((off_t)1 << 31) - 1,    (off_t)1 << 32,       (off_t)1 << 43,
                                     ((off_t)1 << 44) - 4097, ((off_t)1 << 44) - 1, (off_t)1 << 44,
                                     (off_t)1 << 60};
         size_t i;

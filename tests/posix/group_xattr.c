@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Extended attributes of every namespace, their sizes; POSIX ACLs, which are two of them, and what they do.
+ * Extended attributes of every namespace, their sizes; POSIX ACLs, which are two of them, and what
+ * they do.
  */
 #include "parity.h"
 
@@ -46,10 +47,17 @@ static void rec_list(struct run *r, const char *path)
 
 static void namespaces(struct run *r, void *data)
 {
-        static const char *const names[] = {"user.one",     "trusted.one", "security.one",
-                                            "system.one",   "other.one",   "user.",
-                                            "user",         "",            "security.capability",
-                                            "security.selinux", "trusted.overlay.opaque"};
+        static const char *const names[] = {"user.one",
+                                            "trusted.one",
+                                            "security.one",
+                                            "system.one",
+                                            "other.one",
+                                            "user.",
+                                            "user",
+                                            "",
+                                            "security.capability",
+                                            "security.selinux",
+                                            "trusted.overlay.opaque"};
         const char *who = r->root ? "root" : "user";
         char buffer[256];
         size_t i, k;
@@ -123,14 +131,14 @@ void group_xattr(struct run *r)
         if (r->root) {
                 SET(r, chmod(".", 0777));
                 SET(r, chown("dir", OTHER_UID, OTHER_GID));
-                step(r, "as another user");
-                rec_status(r, as_other(r, namespaces, NULL));
+                STATUS(r, as_other(r, namespaces, NULL), "as another user");
         }
 }
 
 void group_xattr_sizes(struct run *r)
 {
-        static const size_t sizes[] = {0, 1, 100, 3000, 4000, 4096, 5000, 65535, 65536, 65537, 100000};
+        static const size_t sizes[] = {0,    1,     100,   3000,  4000,  4096,
+                                       5000, 65535, 65536, 65537, 100000};
         static char value[100001], back[100001];
         size_t i;
         char name[32];
@@ -139,8 +147,9 @@ void group_xattr_sizes(struct run *r)
                 put(r, "file", "content");
                 pattern(value, sizes[i], i);
                 SAY(r, setxattr("file", "user.v", value, sizes[i], 0), "set %zu", sizes[i]);
-                rec_data(r, back, SAY(r, getxattr("file", "user.v", back, sizeof back), "get %zu",
-                                      sizes[i]));
+                rec_data(
+                        r, back,
+                        SAY(r, getxattr("file", "user.v", back, sizeof back), "get %zu", sizes[i]));
                 SAY(r, getxattr("file", "user.v", NULL, 0), "size of %zu", sizes[i]);
                 SAY(r, getxattr("file", "user.v", back, sizes[i] ? sizes[i] - 1 : 0),
                     "get %zu into one less", sizes[i]);
@@ -248,9 +257,10 @@ static void try_access(struct run *r, void *data)
 
 void group_acl(struct run *r)
 {
-        static const char *const texts[] = {"u6g4o4",     "u6U6g4m6o0",   "u6U6g4m4o0", "u6U0g6m7o7",
-                                            "u7V7g0G7m7o0", "u6g4",       "u6U6g4o4",   "g4u6o4",
-                                            "u6u6g4o4",   "u6g4m2o4",     "u9g4o4",     "u6U6V6g4G6m7o1"};
+        static const char *const texts[] = {"u6g4o4",     "u6U6g4m6o0",   "u6U6g4m4o0",
+                                            "u6U0g6m7o7", "u7V7g0G7m7o0", "u6g4",
+                                            "u6U6g4o4",   "g4u6o4",       "u6u6g4o4",
+                                            "u6g4m2o4",   "u9g4o4",       "u6U6V6g4G6m7o1"};
         struct acl acl;
         size_t i, n;
         int fd;
@@ -338,8 +348,8 @@ static void make_below(struct run *r, void *data)
 
 void group_acl_default(struct run *r)
 {
-        static const char *const texts[] = {"u6g4o4", "u7U7g5m7o0", "u7U6g0m2o0", "u7g7m7o7", "u0g0o0",
-                                            "u7V7g5G5m7o5"};
+        static const char *const texts[] = {"u6g4o4",   "u7U7g5m7o0", "u7U6g0m2o0",
+                                            "u7g7m7o7", "u0g0o0",     "u7V7g5G5m7o5"};
         static const mode_t masks[] = {0, 022, 077};
         struct acl acl;
         size_t i, k, n;

@@ -2,16 +2,19 @@
 /*
  * parity DIR_A DIR_B [--user UID:GID] [--only GROUP]... [--known FILE|none] [--tag TAG]... [--list]
  *
- * Runs every group once in a fresh directory of DIR_A (the backing directory) and once in one of DIR_B
- * (the mount), and prints each step that came out differently.  Exit status 0 when nothing differs but
- * what the list of known differences says, 1 when something does, 2 for wrong use.
+ * Runs every group once in a fresh directory of DIR_A (the backing directory) and once in one of
+ * DIR_B (the mount), and prints each step that came out differently.  Exit status 0 when nothing
+ * differs but what the list of known differences says, 1 when something does, 2 for wrong use.
  *
- * The list: a line `GROUP/STEP<tab>TAGS<tab>REASON`.  GROUP/STEP is an fnmatch(3) pattern.  TAGS is `*`, or
- * words joined by `,`: the entry holds for runs that have all those tags.  Tags are given with --tag (the
- * tests give the I/O class and who runs the daemon), and `root` or `user` is added after who we are.
- * An entry that holds for a run in which nothing that it matches differs is reported as an error.
+ * The list: a line `GROUP/STEP<tab>TAGS<tab>REASON`.  GROUP/STEP is an fnmatch(3) pattern.  TAGS is
+ * `*`, or words joined by `,`.  A word is a tag of the run, and the entry holds for runs that have
+ * them all: --tag gives them (the tests tell the I/O class and who runs the daemon), and `root` or
+ * `user` is added after who we are.  Or it says on which machines the entry must hold: the type of
+ * DIR_A's file system (`ext4`), `linux>=6.14`.  An entry that holds for a run, on a machine where
+ * it must, and that matches nothing that differs, is reported as an error.
  *
- * Ownership: main makes the transcripts (memfd files) and reads them after the group's child has ended.
+ * Ownership: main makes the transcripts (memfd files) and reads them after the group's child has
+ * ended.
  */
 #include "parity.h"
 
@@ -19,8 +22,11 @@
 #include <ftw.h>
 #include <glib.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/statfs.h>
+#include <sys/utsname.h>
 
 /* No group takes longer than some seconds; this one hangs. */
 #define GROUP_SECONDS 120
@@ -32,6 +38,7 @@ static const struct parity_group groups[] = {PARITY_GROUPS(X)};
 struct known {
         char *pattern, *reason;
         bool holds; /* for this run's tags */
+        bool must;  /* on this machine */
         unsigned seen, steps;
 };
 
@@ -64,8 +71,8 @@ static void remove_tree(const char *path)
         nftw(path, remove_one, 30, FTW_PHYS | FTW_MOUNT | FTW_DEPTH);
 }
 
-static void run_in_child(const struct settings *set, const struct parity_group *group, const char *top,
-                         int out)
+static void run_in_child(const struct settings *set, const struct parity_group *group,
+                         const char *top, int out)
 {
         static struct run r;
 
@@ -73,9 +80,9 @@ static void run_in_child(const struct settings *set, const struct parity_group *
         signal(SIGPIPE, SIG_IGN);
         alarm(GROUP_SECONDS);
         umask(022);
-        if (set->change_user && (setgroups(0, NULL) < 0 ||
-                                 setresgid(set->gid, set->gid, set->gid) < 0 ||
-                                 setresuid(set->uid, set->uid, set->uid) < 0))
+        if (set->change_user &&
+            (setgroups(0, NULL) < 0 || setresgid(set->gid, set->gid, set->gid) < 0 ||
+             setresuid(set->uid, set->uid, set->uid) < 0))
                 _exit(98);
         if (chdir(top) < 0)
                 _exit(97);
@@ -104,22 +111,24 @@ static int wait_for(pid_t pid)
 }
 
 /* Runs a group in a new directory below `dir`, and returns the transcript's lines. */
-static char **transcript(const struct settings *set, const struct parity_group *group, const char *dir,
-                         char letter)
+static char **transcript(const struct settings *set, const struct parity_group *group,
+                         const char *dir, char letter)
 {
-        g_autofree char *top = g_strdup_printf("%s/parity-%c.XXXXXX", dir, letter);
+        /* one below, so that ".." is ours, too */
+        g_autofree char *outer = g_strdup_printf("%s/parity-%c.XXXXXX", dir, letter);
+        g_autofree char *top = NULL;
         g_autofree char *text = NULL;
         struct stat st;
         ssize_t got = 0;
         int out, status;
         pid_t pid;
 
-        if (mkdtemp(top) == NULL || chmod(top, 0755) < 0) {
+        if (mkdtemp(outer) != NULL)
+                top = g_strconcat(outer, "/top", NULL);
+        if (top == NULL || chmod(outer, 0755) < 0 || mkdir(top, 0755) < 0 ||
+            (set->change_user &&
+             (chown(outer, set->uid, set->gid) < 0 || chown(top, set->uid, set->gid) < 0))) {
                 fprintf(stderr, "parity: %s: cannot make a directory: %s\n", dir, strerror(errno));
-                exit(2);
-        }
-        if (set->change_user && chown(top, set->uid, set->gid) < 0) {
-                fprintf(stderr, "parity: %s: chown: %s\n", top, strerror(errno));
                 exit(2);
         }
         out = memfd_create("transcript", MFD_CLOEXEC);
@@ -144,7 +153,7 @@ static char **transcript(const struct settings *set, const struct parity_group *
         }
         snprintf(text + got, 64, "(end)\tstatus %x", (unsigned)status);
         close(out);
-        remove_tree(top);
+        remove_tree(outer);
         return g_strsplit(text, "\n", -1);
 }
 
@@ -278,18 +287,39 @@ static void run_group(struct settings *set, const struct parity_group *group)
                 printf("# %s: %u steps\n", group->name, set->steps - before);
 }
 
-static bool tags_hold(const struct settings *set, const char *tags)
+/* Words about machines: true if `word` is one; then *ret_fits. */
+static bool machine_word(const struct settings *set, const char *word, bool *ret_fits)
+{
+        unsigned major, minor, have_major = 0, have_minor = 0;
+        struct utsname name;
+        struct statfs fs;
+
+        if (strcmp(word, "ext4") == 0) {
+                *ret_fits = statfs(set->dirs[0], &fs) == 0 && fs.f_type == EXT4_SUPER_MAGIC;
+                return true;
+        }
+        if (sscanf(word, "linux>=%u.%u", &major, &minor) != 2)
+                return false;
+        *ret_fits = uname(&name) == 0 &&
+                    sscanf(name.release, "%u.%u", &have_major, &have_minor) == 2 &&
+                    (have_major > major || (have_major == major && have_minor >= minor));
+        return true;
+}
+
+static void weigh_tags(const struct settings *set, const char *tags, struct known *known)
 {
         g_auto(GStrv) words = g_strsplit(tags, ",", -1);
         char **word;
+        bool fits;
 
-        if (strcmp(tags, "*") == 0)
-                return true;
+        known->holds = known->must = true;
         for (word = words; *word != NULL; word++) {
-                if (!g_ptr_array_find_with_equal_func(set->tags, *word, g_str_equal, NULL))
-                        return false;
+                if (machine_word(set, *word, &fits))
+                        known->must &= fits;
+                else if (strcmp(*word, "*") != 0 &&
+                         !g_ptr_array_find_with_equal_func(set->tags, *word, g_str_equal, NULL))
+                        known->holds = false;
         }
-        return true;
 }
 
 static void read_known(struct settings *set, const char *path)
@@ -320,7 +350,7 @@ static void read_known(struct settings *set, const char *path)
                 }
                 known.pattern = g_strdup(part[0]);
                 known.reason = g_strdup(part[2]);
-                known.holds = tags_hold(set, part[1]);
+                weigh_tags(set, part[1], &known);
                 g_array_append_val(set->known, known);
         }
 }
@@ -334,7 +364,7 @@ static void judge_known(struct settings *set)
                 struct known *known = &g_array_index(set->known, struct known, i);
                 g_autofree char *group = g_strndup(known->pattern, strcspn(known->pattern, "/"));
 
-                if (!known->holds || known->seen > 0 || !wanted(set, group))
+                if (!known->holds || !known->must || known->seen > 0 || !wanted(set, group))
                         continue;
                 set->differences++;
                 printf("known difference %s: %s\n", known->pattern,
@@ -342,7 +372,8 @@ static void judge_known(struct settings *set)
         }
 }
 
-/* What the groups exec: a program that says who it is, and one that waits for the end of its input. */
+/* What the groups exec: a program that says who it is, and one that waits for the end of its input.
+ */
 static void helper(const char *what)
 {
         if (strcmp(what, "ids") == 0) {
@@ -363,8 +394,9 @@ static void helper(const char *what)
 
 static _Noreturn void usage(void)
 {
-        fprintf(stderr, "usage: parity DIR_A DIR_B [--user UID:GID] [--only GROUP] [--known FILE|none] "
-                        "[--tag TAG] [--list]\n");
+        fprintf(stderr,
+                "usage: parity DIR_A DIR_B [--user UID:GID] [--only GROUP] [--known FILE|none] "
+                "[--tag TAG] [--list]\n");
         exit(2);
 }
 

@@ -3,10 +3,11 @@
 /*
  * parity: the same system calls in two directories, and the two transcripts compared.
  *
- * A group is a function that runs with a fresh, empty directory as its working directory, in a process
- * of its own (so it may change umask, limits, ids and signals as it likes).  It makes *steps*: a name,
- * and a text that says what happened.  The text must not hold what differs between any two directories
- * of one file system: inode and device numbers, times, absolute paths.  Relations between them may.
+ * A group is a function that runs with a fresh, empty directory as its working directory, in a
+ * process of its own (so it may change umask, limits, ids and signals as it likes).  It makes
+ * *steps*: a name, and a text that says what happened.  The text must not hold what differs between
+ * any two directories of one file system: inode and device numbers, times, absolute paths.
+ * Relations between them may.
  *
  * Steps are compared by name, so a name must be unique in its group; a second one of the same name
  * gets "#2" behind it.
@@ -38,11 +39,11 @@
 #define THIRD_ID  12345
 
 struct run {
-        const char *top; /* absolute path of the working directory */
+        const char *top;  /* absolute path of the working directory */
         const char *self; /* absolute path of this program, for execve */
-        int out;         /* the transcript: O_APPEND, shared with children */
-        bool root;       /* we are uid 0 */
-        char name[256];  /* of the step under way; empty: none */
+        int out;          /* the transcript: O_APPEND, shared with children */
+        bool root;        /* we are uid 0 */
+        char name[256];   /* of the step under way; empty: none */
         char text[16384];
         size_t len;
 };
@@ -140,6 +141,8 @@ void rec_data(struct run *r, const void *data, ssize_t n);
 void rec_path(struct run *r, const char *text);
 /* Adds what may be compared of a struct stat. */
 void rec_stat(struct run *r, const struct stat *st);
+/* Adds st_blocks, once the data is allocated. */
+void rec_blocks(struct run *r, int fd);
 void rec_lstat(struct run *r, const char *path);
 void rec_fstat(struct run *r, int fd);
 void rec_mode(struct run *r, const char *path); /* mode bits only, of lstat() */
@@ -170,6 +173,13 @@ void rec_status(struct run *r, int status);
                 rec_fd(r, said_);                                                                  \
                 said_;                                                                             \
         })
+/* A child is a step: the first argument runs it, and may make steps of its own. */
+#define STATUS(r, child, ...)                                                                      \
+        do {                                                                                       \
+                int status_ = (child);                                                             \
+                step(r, __VA_ARGS__);                                                              \
+                rec_status(r, status_);                                                            \
+        } while (0)
 /* Preparation: leaves a step only when it fails. */
 #define SET(r, call)                                                                               \
         ({                                                                                         \
@@ -196,8 +206,8 @@ struct remembered {
 struct remembered remember(const char *path); /* of lstat(); waits for the clock to move on */
 void rec_changes(struct run *r, const struct remembered *before, const char *path);
 
-/* Runs `act` in a forked child, which may record steps, and waits.  `as_other` changes to OTHER_UID and
- * OTHER_GID first when we are root.  Returns the wait status. */
+/* Runs `act` in a forked child, which may record steps, and waits.  `as_other` changes to OTHER_UID
+ * and OTHER_GID first when we are root.  Returns the wait status. */
 int in_child(struct run *r, void (*act)(struct run *r, void *data), void *data);
 int as_other(struct run *r, void (*act)(struct run *r, void *data), void *data);
 

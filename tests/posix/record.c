@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a step is written down.  A step is one line of the transcript, "NAME<tab>TEXT", written with one
- * write() to an O_APPEND descriptor that children share, so lines never mix.
+ * How a step is written down.  A step is one line of the transcript, "NAME<tab>TEXT", written with
+ * one write() to an O_APPEND descriptor that children share, so lines never mix.
  */
 #include "parity.h"
 
@@ -58,6 +58,8 @@ void rec(struct run *r, const char *format, ...)
         char plain[8192];
         va_list ap;
 
+        if (r->name[0] == '\0')
+                abort(); /* no step: a child was run meanwhile */
         va_start(ap, format);
         vsnprintf(plain, sizeof plain, format, ap);
         va_end(ap);
@@ -150,12 +152,23 @@ static char type_letter(mode_t mode)
         }
 }
 
+/* Not st_blocks: before the data is allocated it depends on the moment. */
 void rec_stat(struct run *r, const struct stat *st)
 {
-        rec(r, "%c%04o nlink %lu uid %u gid %u size %lld blocks %lld blksize %ld rdev %lx",
+        rec(r, "%c%04o nlink %lu uid %u gid %u size %lld blksize %ld rdev %lx",
             type_letter(st->st_mode), st->st_mode & 07777, (unsigned long)st->st_nlink, st->st_uid,
-            st->st_gid, (long long)st->st_size, (long long)st->st_blocks, (long)st->st_blksize,
-            (unsigned long)st->st_rdev);
+            st->st_gid, (long long)st->st_size, (long)st->st_blksize, (unsigned long)st->st_rdev);
+}
+
+void rec_blocks(struct run *r, int fd)
+{
+        struct statx x;
+
+        if (fsync(fd) < 0 ||
+            statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BLOCKS, &x) < 0)
+                rec(r, "blocks: %s", strerrorname_np(errno));
+        else
+                rec(r, "blocks %llu", (unsigned long long)x.stx_blocks);
 }
 
 void rec_lstat(struct run *r, const char *path)
@@ -217,9 +230,9 @@ static int by_name(const void *a, const void *b)
 
 void rec_listing(struct run *r, const char *path)
 {
-        static const char letters[] = {[DT_UNKNOWN] = '?', [DT_REG] = 'f',  [DT_DIR] = 'd',
-                                       [DT_LNK] = 'l',     [DT_FIFO] = 'p', [DT_SOCK] = 's',
-                                       [DT_CHR] = 'c',     [DT_BLK] = 'b'};
+        static const char letters[] = {
+                [DT_UNKNOWN] = '?', [DT_REG] = 'f',  [DT_DIR] = 'd', [DT_LNK] = 'l',
+                [DT_FIFO] = 'p',    [DT_SOCK] = 's', [DT_CHR] = 'c', [DT_BLK] = 'b'};
         char **names = NULL;
         size_t n = 0, i;
         struct dirent *entry;

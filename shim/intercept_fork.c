@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The child marks its tables before its first line of code runs.  A child that comes into being where
+ * it is not seen (clone(2), or fork inside libc) finds the wiped page at its first call instead.
+ */
+#include "shim/fd_table.h"
+#include "shim/real.h"
+
+static pid_t forked(pid_t pid)
+{
+        if (pid == 0)
+                fd_table_mark_child();
+        return pid;
+}
+
+#define WRAP_FORK(name)                                                                            \
+        EXPORT pid_t name(void);                                                                   \
+        pid_t name(void)                                                                           \
+        {                                                                                          \
+                return forked(REAL(name)());                                                       \
+        }
+WRAP_FORK(fork)
+WRAP_FORK(__fork)
+WRAP_FORK(_Fork)

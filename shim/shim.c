@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libk42shim.so: the library that k42run preloads.  No GLib, no malloc, no stdio: it runs in programs
+ * that bring their own, in signal handlers, and before main.
+ */
+#include "shim/shim.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+
+#include "lazy/protocol.h"
+#include "shim/fd_table.h"
+#include "shim/real.h"
+#include "shim/stdio_slots.h"
+
+static void child_after_fork(void)
+{
+        fd_table_mark_child();
+}
+
+__attribute__((constructor)) static void shim_start(void)
+{
+        const int saved = errno;
+
+        real_resolve();
+        if (fd_table_init() == 0) {
+                stdio_slots_redirect();
+                pthread_atfork(NULL, NULL, child_after_fork);
+        }
+        errno = saved;
+}
+
+EXPORT unsigned k42_shim_version(void)
+{
+        return K42_PROTOCOL_VERSION;
+}
+
+EXPORT unsigned k42_shim_fd_state(int fd)
+{
+        return fd_table_bits(fd);
+}
+
+EXPORT uint64_t k42_shim_fd_token(int fd)
+{
+        return fd_table_token(fd);
+}
+
+EXPORT int k42_shim_check(void)
+{
+        return fd_table_check();
+}
+
+EXPORT int k42_shim_active(void)
+{
+        return fd_groups != NULL;
+}
+
+EXPORT int k42_shim_stdio_slots(void)
+{
+        return stdio_slots_redirected();
+}
+
+static const struct {
+        const char *name;
+        int touches;
+} interceptions[] = {
+#define TOUCH(ret, name, params, args, fd)       {#name, 1},
+#define TOUCH2(ret, name, params, args, fd, fd2) {#name, 1},
+#define OWN(ret, name, params)                   {#name, 0},
+#include "shim/interceptions.h"
+};
+
+EXPORT const char *k42_shim_interception(unsigned i, int *ret_touches)
+{
+        if (i >= sizeof interceptions / sizeof interceptions[0])
+                return NULL;
+        *ret_touches = interceptions[i].touches;
+        return interceptions[i].name;
+}

@@ -1,0 +1,145 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Promise P1, call by call: tests/posix/parity makes the same system calls in the backing directory and on the
+# mount.  What may differ is in tests/posix/known_differences.txt, with reasons; an entry that does not
+# differ any more fails.
+
+load lib
+
+NOBODY=65534
+
+setup() {
+    PARITY=$K42_BUILD/tests/posix/parity
+    k42_scratch
+}
+teardown() { k42_cleanup; }
+
+# parity_says STATUS ARGUMENTS…: its output is shown when the status is another one.
+parity_says() {
+    local want=$1 got=0
+    shift
+    timeout -k 5 "${K42_PARITY_TIMEOUT:-500}" "$PARITY" "$@" >"$S/parity.out" 2>&1 || got=$?
+    tail -n 1 "$S/parity.out"
+    [ "$got" = "$want" ] && return 0
+    head -n 40 "$S/parity.out"
+    echo "parity ended with $got, not $want"
+    return 1
+}
+
+# $S/copy: the program where an ordinary user can run it, and a backing directory of his own.
+for_nobody() {
+    [ "$(id -u)" = 0 ] || skip "only root can become another user"
+    command -v setpriv >/dev/null || skip "no setpriv"
+    cp "$PARITY" "$S/parity"
+    cp "$K42_TESTS/posix/known_differences.txt" "$S/known"
+    PARITY=$S/parity
+    chown $NOBODY:$NOBODY "$S/src" "$S/mnt"
+}
+as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- "$@"; }
+
+@test "two directories of one file system do not differ" {
+    mkdir "$S/other"
+    for _ in 1 2 3; do parity_says 0 "$S/src" "$S/other" --known none; done
+    [ "$(sed -n 's/ steps.*//p' "$S/parity.out")" -ge 10000 ]
+}
+
+@test "nor for an ordinary user" {
+    for_nobody
+    mkdir "$S/other"
+    for _ in 1 2 3; do parity_says 0 "$S/src" "$S/other" --known none --user $NOBODY:$NOBODY; done
+}
+
+@test "directories of different file systems do differ" {
+    [ "$(stat -f -c %T "$S")" != tmpfs ] || skip "the scratch directory is a tmpfs, too"
+    [ "$(stat -f -c %T /dev/shm)" = tmpfs ] || skip "/dev/shm is no tmpfs"
+    local other
+    other=$(mktemp -d /dev/shm/k42test.XXXXXX)
+    parity_says 1 "$S/src" "$other" --known none || { rm -rf "$other"; false; }
+    rmdir "$other" # nothing is left there
+    [ "$(grep -c ': backing: ' "$S/parity.out")" -ge 100 ]
+    grep -q '^rename_types/' "$S/parity.out"
+    grep -q '^fallocate/COLLAPSE_RANGE' "$S/parity.out"
+}
+
+@test "a known difference that does not differ is reported" {
+    mkdir "$S/other"
+    printf 'read/open\t*\tbecause\n' >"$S/known"
+    parity_says 1 "$S/src" "$S/other" --known "$S/known" --only read
+    grep -q 'known difference read/open: it does not differ any more' "$S/parity.out"
+    printf 'read/no such\t*\tbecause\n' >"$S/known"
+    parity_says 1 "$S/src" "$S/other" --known "$S/known" --only read
+    grep -q 'known difference read/no such: no such step' "$S/parity.out"
+    # not for another kind of run, and not without a reason
+    printf 'read/open\tcounted\tbecause\n' >"$S/known"
+    parity_says 0 "$S/src" "$S/other" --known "$S/known" --only read
+    parity_says 1 "$S/src" "$S/other" --known "$S/known" --only read --tag counted
+    printf 'read/open\t*\t\n' >"$S/known"
+    parity_says 2 "$S/src" "$S/other" --known "$S/known" --only read
+}
+
+# root_mount IO [PARITY ARGUMENTS…]
+root_mount() {
+    local io=$1
+    shift
+    k42_skip_unless_fuse
+    [ "$(id -u)" = 0 ] || skip "not root"
+    k42_mount -o "io=$io"
+    chmod 777 "$S/src"
+    parity_says 0 "$S/src" "$S/mnt" --tag "$io" --tag rootdaemon "$@"
+    [ -z "$(ls -A "$S/src")" ]
+    k42_counts_zero
+    k42_umount
+}
+
+@test "root on root's mount, io=cached" { root_mount cached; }
+@test "root on root's mount, io=counted" { root_mount counted; }
+@test "an ordinary user on root's mount, io=cached" { for_nobody; root_mount cached --user $NOBODY:$NOBODY; }
+@test "an ordinary user on root's mount, io=counted" { for_nobody; root_mount counted --user $NOBODY:$NOBODY; }
+
+# A daemon that an ordinary user runs, mounted by fusermount3; only he can look into it.  It runs in a mount
+# namespace of its own, with a /dev/fuse that he may open where the machine's is only for root.
+in_namespace() {
+    local i keeper
+    if ! as_nobody test -w /dev/fuse; then
+        mknod "$S/fuse" c 10 229
+        chmod 666 "$S/fuse"
+        mount --bind "$S/fuse" /dev/fuse
+    fi
+    as_nobody timeout -k 5 600 "$K42FS" -f -o "state=$S/run/state,io=$1" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
+    keeper=$!
+    for ((i = 0; i < 200; i++)); do
+        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 ls "$S/mnt" >/dev/null 2>&1 && break
+        kill -0 "$keeper" 2>/dev/null || break
+        sleep 0.05
+    done
+    as_nobody timeout -k 5 500 "$PARITY" "$S/src" "$S/mnt" --known "$S/known" --tag "$1" --tag userdaemon \
+        >"$S/parity.out" 2>&1
+    echo $? >"$S/parity.status"
+    as_nobody fusermount3 -u "$S/mnt"
+    wait "$keeper"
+    echo $? >"$S/daemon.status"
+}
+
+user_mount() {
+    k42_skip_unless_fuse
+    for_nobody
+    command -v fusermount3 >/dev/null || skip "no fusermount3"
+    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
+    as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
+    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
+    mkdir "$S/run"
+    chown $NOBODY:$NOBODY "$S/run"
+    export NOBODY PARITY
+    export -f as_nobody in_namespace
+    timeout -k 5 700 unshare -m --propagation private bash -c "in_namespace $1" 3>&-
+    tail -n 1 "$S/parity.out"
+    cat "$S/log.user"
+    [ ! -s "$S/log.user" ]
+    [ "$(cat "$S/parity.status")" = 0 ] || { head -n 40 "$S/parity.out"; return 1; }
+    [ "$(cat "$S/daemon.status")" = 0 ]
+    [ ! -e "$S/run/state" ]
+    [ -z "$(ls -A "$S/src")" ]
+}
+
+@test "an ordinary user on his own mount, io=cached" { user_mount cached; }
+@test "an ordinary user on his own mount, io=counted" { user_mount counted; }
