@@ -200,13 +200,30 @@ P
     # O_NOFOLLOW through the mount is refused, as everywhere
     run python3 -c 'import os, sys; os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW)' "$S/mnt/out"
     [[ $output == *ELOOP* || $output == *"Too many levels"* ]]
-    # a directory that becomes a link between two requests is not walked through
-    mkdir "$S/src/d"
-    echo inside >"$S/src/d/passwd"
-    [ "$(cat "$S/mnt/d/passwd")" = inside ]
-    mv "$S/src/d" "$S/src/d.old"
-    ln -s /etc "$S/src/d"
-    [ ! -e "$S/mnt/d/passwd" ] || ! cmp -s "$S/mnt/d/passwd" /etc/passwd || [ -L "$S/mnt/d" ]
+    # a directory that becomes a link between two requests is not walked through, even when its
+    # descriptor at the daemon was closed meanwhile
+    mkdir -p "$S/src/d/e" "$S/src/many" "$S/away/e"
+    echo inside >"$S/src/d/e/f"
+    echo outside >"$S/away/e/f"
+    for i in {1..100}; do : >"$S/src/many/$i"; done
+    k42_umount
+    ulimit -n 128
+    k42_mount -o attr_timeout=0,entry_timeout=0
+    timeout 20 python3 - "$S" <<'P'
+import errno, os, sys
+top = sys.argv[1]
+e = os.open(f"{top}/mnt/d/e", os.O_PATH)
+for i in range(1, 101):
+    os.stat(f"{top}/mnt/many/{i}")
+os.rename(f"{top}/src/d", f"{top}/src/d.old")
+os.symlink(f"{top}/away", f"{top}/src/d")
+try:
+    with os.fdopen(os.open("f", os.O_RDONLY, dir_fd=e)) as f:
+        text = f.read()
+    assert text == "inside\n", text
+except OSError as error:
+    assert error.errno == errno.ESTALE, error
+P
 }
 
 @test "the mount inside its own source is a dead end" {
