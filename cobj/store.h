@@ -8,8 +8,8 @@
  * request ever waits for it.
  *
  * Nothing that happens to the database ends the daemon or slows a request: on SQLITE_FULL, IOERR,
- * CORRUPT, READONLY or ENOMEM the writer says so once, continues in a database in memory that it fills from the
- * living handles, and store_state() tells which one is in use.
+ * CORRUPT, READONLY or ENOMEM the writer says so once, continues in a database in memory that it
+ * fills from the living handles, and store_state() tells which one is in use.
  *
  * The schema, its version and its stability are documented in doc/k42fs-schema.5.  It is WAL with
  * synchronous=OFF: it survives the daemon, and need not survive the machine.
@@ -17,6 +17,10 @@
  * SQLite's own locks are POSIX locks, which a process loses when it closes *any* descriptor of the
  * file and which are not inherited over fork: the daemon opens the store after its last fork, and
  * nothing else in it may open state.db.
+ *
+ * Locks: the writer calls ops->describe(), the client table and xobj_unref().  A thread that appends
+ * to a full journal waits for the writer, so no lock that one of these takes may be held while a
+ * handle or client is made or ended.
  */
 #include <glib.h>
 #include <stdbool.h>
@@ -33,22 +37,23 @@ enum store_state {
 };
 
 struct store_config {
-        const char *path;      /* of state.db */
+        const char *path;                /* of state.db */
         const char *mountpoint, *source; /* for the meta table */
         struct journal *journal;
-        struct cobj *cobj;     /* living handles: where strings and counters come from */
-        uint32_t history;      /* closed handles to keep; 0: none */
+        struct cobj *cobj; /* living handles: where strings and counters come from */
+        uint32_t history;  /* closed handles to keep; 0: none */
 };
 
 struct store;
 
 /* Opens or makes the database and starts the writer.  An existing file must be a k42fs database of
- * this schema version or older: -EBADMSG if it is not one, -EPROTO if it is newer, or another -errno;
- * then it is untouched and *ret_error is one line that says what failed (free with g_free()).  Rows
- * of an earlier daemon are removed. */
+ * this schema version or older: -EBADMSG if it is not one, -EPROTO if it is newer, or another
+ * -errno; then it is untouched and *ret_error is one line that says what failed (free with
+ * g_free()).  Rows of an earlier daemon are removed. */
 int store_open(const struct store_config *config, struct store **ret_store, char **ret_error);
 
-/* Drains, stops the writer, closes.  NULL is ignored. */
+/* Drains, stops the writer, closes.  From then on nobody takes records out of the journal, and who
+ * appends more than it has room for waits for ever: end the handles before.  NULL is ignored. */
 void store_close(struct store *store);
 typedef struct store K42Store; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Store, store_close)
@@ -79,4 +84,5 @@ struct store_handle_row {
  * uid_filter is (uid_t)-1.  Runs on the writer thread's connection while the caller waits; implies
  * store_sync().  Returns 0 or -errno. */
 int store_foreach_open_handle(struct store *store, uid_t uid_filter,
-                              void (*fn)(const struct store_handle_row *row, void *data), void *data);
+                              void (*fn)(const struct store_handle_row *row, void *data),
+                              void *data);

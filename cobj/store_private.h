@@ -84,8 +84,9 @@ struct store {
         uint64_t last_client; /* whose row is known to exist, within a transaction */
         uint64_t row_count, history_first,
                 history_next; /* of this database, uncommitted ones too */
-        bool refill;          /* records were dropped: the rows must be made from living handles */
-        bool reconcile;       /* the next sync makes the rows that are missing */
+        uint64_t ahead; /* up to here a handle may have had its row before its record was applied */
+        bool refill;    /* records were dropped: the rows must be made from living handles */
+        bool reconcile; /* the next sync makes the rows that are missing */
         struct journal_handle *spilled; /* ends of handles among the dropped records, for history */
         uint64_t n_spilled;             /* ever; a ring once it is larger than the room */
         uint32_t spilled_room;

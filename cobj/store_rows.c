@@ -385,8 +385,10 @@ static void cancel_pairs(struct store *s, uint32_t n)
                 else if (record->type == JOURNAL_CLIENT_EXITED)
                         /* A handle of it that lives on makes its row, as one that has exited. */
                         pair = id_map_get(&s->new_clients, record->client.id, &begin);
-                if (pair)
-                        s->skip[i] = s->skip[begin] = true;
+                if (pair) {
+                        s->skip[begin] = true;
+                        s->skip[i] = s->consumed >= s->ahead;
+                }
         }
 }
 
@@ -526,8 +528,10 @@ int rows_update_living(struct store *s)
 
         cobj_foreach_handle(s->cobj, update_one, &pass);
         id_map_clear(&pass.seen);
-        if (pass.rc == SQLITE_OK)
+        if (pass.rc == SQLITE_OK && s->reconcile) {
                 s->reconcile = false;
+                s->ahead = journal_head(s->journal);
+        }
         return pass.rc;
 }
 
@@ -553,6 +557,7 @@ int rows_refill(struct store *s)
         s->reconcile = true;
         if (pass.rc == SQLITE_OK)
                 cobj_foreach_handle(s->cobj, refill_one, &pass);
+        s->ahead = journal_head(s->journal);
         return pass.rc;
 }
 

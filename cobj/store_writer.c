@@ -29,7 +29,7 @@
 #include <string.h>
 #include <time.h>
 
-#define IDLE_US        (G_GINT64_CONSTANT(3600) * G_USEC_PER_SEC)
+#define IDLE_US        (INT64_C(3600) * G_USEC_PER_SEC)
 #define GATHER_US      (200 * 1000)
 #define COMMIT_WAIT_US (10 * 1000) /* for a record that is reserved and not committed */
 #define BUSY_WAIT_US   (20 * 1000)
@@ -151,10 +151,11 @@ static int ensure_database(struct store *s)
                 if (r == -ESTALE) {
                         fail_over(s, "another file is in its place");
                 } else if (r < 0) {
-                        g_warning("%s: the database was removed; making it again", s->path);
                         r = store_move_to_new_file(s);
                         if (r < 0)
                                 fail_over(s, g_strerror(-r));
+                        else
+                                g_warning("%s: was removed, and made again", s->path);
                 }
         }
         if (s->db)

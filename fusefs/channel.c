@@ -166,7 +166,7 @@ static size_t note_request(struct channel *channel, struct fuse_in_header *in, s
         case OPCODE_TMPFILE: /* the same body, name and reply as CREATE */
                 in->opcode = FUSE_CREATE;
                 current.tmpfile = true;
-                /* fall through */
+                G_GNUC_FALLTHROUGH;
         case FUSE_CREATE:
                 current.kill_suidgid =
                         ((struct fuse_create_in *)body)->open_flags & FUSE_OPEN_KILL_SUIDGID;

@@ -158,7 +158,7 @@ void fixture_set_up(struct fixture *f, gconstpointer data)
         warnings_taken(NULL);
 }
 
-static void remove_tree(const char *path)
+void remove_tree(const char *path)
 {
         char *argv[] = {(char *)"rm", (char *)"-rf", (char *)path, NULL};
 

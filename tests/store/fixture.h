@@ -38,6 +38,8 @@ struct fixture_config {
 void fixture_set_up(struct fixture *f, gconstpointer config);
 void fixture_tear_down(struct fixture *f, gconstpointer config);
 
+void remove_tree(const char *path);
+
 /* Opens or closes the store only. */
 int fixture_open_store(struct fixture *f, char **ret_error);
 void fixture_close_store(struct fixture *f);

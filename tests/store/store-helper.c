@@ -80,6 +80,7 @@ static void die(const char *path, unsigned handles)
                 give(&f, i, NULL, O_RDONLY, XHANDLE_NONE);
         if (store_sync(f.store) < 0)
                 exit(1);
+        remove_tree(f.dir); /* nobody will tear it down; the database is elsewhere */
         ready();
         kill(getpid(), SIGKILL);
 }
