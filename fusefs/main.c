@@ -66,6 +66,18 @@ static bool close_can_fail(const char *source)
         return false;
 }
 
+static enum io_class class_of(enum io_option io)
+{
+        switch (io) {
+        case IO_COUNTED:
+                return IO_CLASS_COUNTED;
+        case IO_FAST:
+                return IO_CLASS_FAST;
+        default:
+                return IO_CLASS_CACHED;
+        }
+}
+
 /* What the process as a whole needs before it serves anybody. */
 static void prepare_process(void)
 {
@@ -177,7 +189,8 @@ int main(int argc, char **argv)
         start = daemon_fork(mount.options.foreground);
         prepare_process();
         mount.started = g_get_real_time();
-        mount.io_class = mount.options.io == IO_COUNTED ? IO_CLASS_COUNTED : IO_CLASS_CACHED;
+        mount.io_class = class_of(mount.options.io);
+        atomic_init(&mount.passthrough, mount.io_class == IO_CLASS_FAST);
         mount.noflush = !close_can_fail(mount.options.source);
         mount.privileged = geteuid() == 0;
         loop = g_main_loop_new(NULL, FALSE);
