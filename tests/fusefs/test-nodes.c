@@ -13,17 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fusefs/creds.h"
 #include "fusefs/dir_linux_fs.h"
 #include "fusefs/node_table.h"
 #include "fusefs/ops.h"
-#include "fusefs/state_dir.h"
-
-/* The operations want it; no test here asks. */
-const char *state_dir_path(const struct state_dir *dir)
-{
-        return "/nonexistent";
-}
 
 struct fixture {
         char *source;
