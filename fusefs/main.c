@@ -22,6 +22,7 @@
 #include "fusefs/mount.h"
 #include "fusefs/node.h"
 #include "fusefs/options.h"
+#include "fusefs/passthrough.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
 
@@ -147,6 +148,8 @@ static int start_mount(struct k42_mount *mount)
                 r = node_table_new(mount, &mount->nodes);
         if (r == 0)
                 r = session_start(mount, request_quit, NULL, &mount->session);
+        if (r == 0)
+                passthrough_probe(mount);
         if (r == 0)
                 r = control_start(mount, request_quit, NULL, &mount->control);
         return r;

@@ -2,6 +2,8 @@
 #include "fusefs/passthrough.h"
 
 #include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "fusefs/channel.h"
 #include "fusefs/creds.h"
@@ -33,10 +35,26 @@ static int locked_backing_id(struct file_opens *opens, struct k42_mount *mount, 
                 opens->backing_id = id;
                 return id;
         }
-        if (id == -EPERM && atomic_exchange(&mount->passthrough, false))
-                g_warning("%s: the kernel refuses passthrough: %s; io=cached is used",
-                          mount->options.mountpoint, g_strerror(-id));
         return 0;
+}
+
+void passthrough_probe(struct k42_mount *mount)
+{
+        int fd, id;
+
+        if (mount->io_class != IO_CLASS_FAST)
+                return;
+        fd = memfd_create("k42fs-probe", MFD_CLOEXEC);
+        id = fd < 0 ? -errno : channel_backing_open(mount->channel, fd);
+        if (fd >= 0)
+                close(fd);
+        if (id > 0) {
+                channel_backing_close(mount->channel, id);
+                return;
+        }
+        atomic_store(&mount->passthrough, false);
+        g_message("%s: the kernel refuses passthrough: %s; using io=cached",
+                  mount->options.mountpoint, g_strerror(-id));
 }
 
 enum io_class file_opens_begin(struct server_file *file, int fd)

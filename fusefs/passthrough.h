@@ -15,6 +15,7 @@
 
 #include "cobj/xobj.h"
 
+struct k42_mount;
 struct server_file;
 
 struct file_opens {
@@ -25,6 +26,10 @@ struct file_opens {
 
 void file_opens_init(struct file_opens *opens);
 void file_opens_clear(struct file_opens *opens);
+
+/* Once, when the mount answers: asks whether the kernel takes backing files from us at all.  If not,
+ * says so, and all opens are cached. */
+void passthrough_probe(struct k42_mount *mount);
 
 /* An open of `file` through the descriptor `fd` begins: which class it gets.  For IO_CLASS_FAST the
  * reply that this thread sends next carries the backing id. */
