@@ -86,7 +86,8 @@ static void prepare_process(void)
 
         umask(0);
         signal(SIGPIPE, SIG_IGN);
-        signal(SIGUSR2, SIG_IGN); /* nobody's yet, and no reason to leave a dead mount */
+        signal(SIGUSR2, SIG_IGN); /* nothing of ours, and no reason to leave a dead mount */
+        signal(SIGALRM, SIG_IGN);
         signal(SIGXFSZ, SIG_IGN); /* a limit of ours is an EFBIG for the caller, not our end */
         if (getrlimit(RLIMIT_NOFILE, &nofile) == 0 && nofile.rlim_cur < nofile.rlim_max) {
                 nofile.rlim_cur = nofile.rlim_max;
