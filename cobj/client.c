@@ -286,7 +286,7 @@ static struct client *locked_peek(struct client_table *table, pid_t tid)
 
 struct client *client_table_peek(struct client_table *table, pid_t tid)
 {
-        g_autoptr(GMutexLocker) locker = NULL;
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = NULL;
 
         if (tid <= 0)
                 return client_ref(table->nobody);
@@ -326,7 +326,7 @@ static void watch(struct client_table *table, struct client *client)
  * Takes over `client`'s reference; returns one for the caller. */
 static struct client *insert(struct client_table *table, struct client *client)
 {
-        g_autoptr(GMutexLocker) creating = g_mutex_locker_new(&table->create_lock);
+        g_autoptr(GMutexLocker) creating G_GNUC_UNUSED = g_mutex_locker_new(&table->create_lock);
         struct client *there;
 
         g_mutex_lock(&table->lock);
@@ -416,7 +416,7 @@ int client_table_get(struct client_table *table, pid_t tid, struct client **ret_
 
 struct client *client_table_find_pid(struct client_table *table, pid_t pid)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
         struct client *client = locked_find_pid(table, pid);
 
         return client ? client_ref(client) : NULL;

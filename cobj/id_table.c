@@ -112,7 +112,7 @@ static struct slot *locked_fresh_slot(struct id_table *table, uint32_t index)
 
 int id_table_reserve(struct id_table *table, uint64_t *ret_id)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
         struct slot *slot;
         uint32_t index;
 
@@ -169,7 +169,7 @@ void *id_table_get(struct id_table *table, uint64_t id)
 
 void *id_table_get_ref(struct id_table *table, uint64_t id, bool (*try_ref)(void *object))
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
         void *object = id_table_get(table, id);
 
         return object && try_ref(object) ? object : NULL;
@@ -192,7 +192,7 @@ static void locked_retire(struct id_table *table, uint64_t id)
 
 bool id_table_free(struct id_table *table, uint64_t id)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
 
         if (!id_table_get(table, id))
                 return false;
@@ -202,7 +202,7 @@ bool id_table_free(struct id_table *table, uint64_t id)
 
 void id_table_unreserve(struct id_table *table, uint64_t id)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
 
         locked_retire(table, id);
 }
@@ -215,7 +215,7 @@ uint32_t id_table_count(struct id_table *table)
 void id_table_foreach(struct id_table *table, void (*fn)(uint64_t id, void *object, void *data),
                       void *data)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
 
         for (uint32_t index = table->first; index < table->next; index++) {
                 struct slot *slot = known_slot(table, index);

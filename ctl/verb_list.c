@@ -93,7 +93,8 @@ static int run(const struct verb *verb, const struct ctl_options *options)
 
                 r = add_rows(target, options,
                              target->mountpoint && (targets->len > 1 || wants_mountpoint), rows);
-                if (r != EXIT_GOOD)
+                /* nor is one an error that has been unmounted since they were looked up */
+                if (r != EXIT_GOOD && (targets->len == 1 || target_mounted(target)))
                         result = r;
         }
         if (result != EXIT_GOOD && (targets->len == 1 || options->json))

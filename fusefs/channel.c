@@ -15,6 +15,7 @@
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,6 +26,16 @@
 #endif
 #ifndef FUSE_PASSTHROUGH
 #define FUSE_PASSTHROUGH (1ULL << 37)
+#endif
+#ifndef FOPEN_PASSTHROUGH
+#define FOPEN_PASSTHROUGH (1 << 7)
+struct fuse_backing_map {
+        int32_t fd;
+        uint32_t flags;
+        uint64_t padding;
+};
+#define FUSE_DEV_IOC_BACKING_OPEN  _IOW(229, 1, struct fuse_backing_map)
+#define FUSE_DEV_IOC_BACKING_CLOSE _IOW(229, 2, uint32_t)
 #endif
 #ifndef FUSE_HAS_RESEND
 #define FUSE_HAS_RESEND (1ULL << 39)
@@ -40,6 +51,8 @@
 struct channel {
         void (*ready)(void *data);
         void *data;
+        int fd; /* /dev/fuse, the session's; constant */
+        bool want_passthrough; /* constant */
         _Atomic uint64_t counts[CHANNEL_OPCODES]; /* [0]: those without a name */
         uint64_t offered;                         /* flags of the INIT request */
         bool setxattr_ext;                        /* agreed on by us, not by libfuse */
@@ -166,7 +179,7 @@ static size_t note_request(struct channel *channel, struct fuse_in_header *in, s
         case OPCODE_TMPFILE: /* the same body, name and reply as CREATE */
                 in->opcode = FUSE_CREATE;
                 current.tmpfile = true;
-                /* fall through */
+                G_GNUC_FALLTHROUGH;
         case FUSE_CREATE:
                 current.kill_suidgid =
                         ((struct fuse_create_in *)body)->open_flags & FUSE_OPEN_KILL_SUIDGID;
@@ -212,17 +225,55 @@ static void complete_init_reply(struct channel *channel, struct fuse_init_out *o
         if (out->flags & FUSE_SETXATTR_EXT)
                 want &= ~(uint64_t)FUSE_SETXATTR_EXT; /* a libfuse that knows it */
         if (size >= sizeof *out && (channel->offered & FUSE_INIT_EXT))
-                want |= FUSE_INIT_EXT | FUSE_DIRECT_IO_ALLOW_MMAP;
+                want |= FUSE_INIT_EXT | FUSE_DIRECT_IO_ALLOW_MMAP |
+                        (channel->want_passthrough ? FUSE_PASSTHROUGH : 0);
         want &= channel->offered;
         out->flags |= (uint32_t)want;
         if (want & FUSE_INIT_EXT)
                 out->flags2 |= (uint32_t)(want >> 32);
+        if (want & FUSE_PASSTHROUGH)
+                out->unused[0] = 1; /* max_stack_depth: the backing file is not stacked itself */
 
         channel->setxattr_ext = want & FUSE_SETXATTR_EXT;
         features->parallel_dirops = out->flags & FUSE_PARALLEL_DIROPS;
+        features->passthrough_agreed = want & FUSE_PASSTHROUGH;
         features->killpriv_v2 = out->flags & FUSE_HANDLE_KILLPRIV_V2;
         features->posix_acl = out->flags & FUSE_POSIX_ACL;
         features->readdirplus = out->flags & FUSE_DO_READDIRPLUS;
+}
+
+/* The last part of the reply to OPEN and CREATE alike is a fuse_open_out. */
+static void complete_open_reply(void *reply, size_t size)
+{
+        struct fuse_open_out *out;
+
+        if (size < sizeof *out)
+                return;
+        out = (void *)((char *)reply + size - sizeof *out);
+        out->open_flags |= FOPEN_PASSTHROUGH;
+        out->open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
+        out->padding = (uint32_t)current.backing_id; /* since 7.40: backing_id */
+}
+
+int channel_backing_open(struct channel *channel, int fd)
+{
+        struct fuse_backing_map map = {.fd = fd};
+        int id = ioctl(channel->fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
+
+        return id < 0 ? -errno : id;
+}
+
+void channel_backing_close(struct channel *channel, int id)
+{
+        uint32_t backing_id = (uint32_t)id;
+
+        if (ioctl(channel->fd, FUSE_DEV_IOC_BACKING_CLOSE, &backing_id) < 0)
+                g_warning("/dev/fuse: closing a backing file failed: %s", g_strerror(errno));
+}
+
+void channel_set_backing(int id)
+{
+        current.backing_id = id;
 }
 
 static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userdata)
@@ -236,6 +287,9 @@ static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userda
 
         if (is_init)
                 complete_init_reply(channel, iov[1].iov_base, iov[1].iov_len);
+        else if (current.backing_id > 0 && out->unique == current.unique && out->error == 0 &&
+                 count == 2)
+                complete_open_reply(iov[1].iov_base, iov[1].iov_len);
         n = writev(fd, iov, count);
         if (is_init && n >= 0) {
                 current.opcode = 0; /* this thread may never read another request */
@@ -244,8 +298,8 @@ static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userda
         return n;
 }
 
-int channel_new(struct fuse_session *se, int fd, void (*ready)(void *data), void *data,
-                struct channel **ret_channel)
+int channel_new(struct fuse_session *se, int fd, bool passthrough, void (*ready)(void *data),
+                void *data, struct channel **ret_channel)
 {
         static const struct fuse_custom_io io = {.read = channel_read, .writev = channel_writev};
         struct channel *channel = calloc(1, sizeof *channel);
@@ -255,6 +309,8 @@ int channel_new(struct fuse_session *se, int fd, void (*ready)(void *data), void
                 return -ENOMEM;
         channel->ready = ready;
         channel->data = data;
+        channel->fd = fd;
+        channel->want_passthrough = passthrough;
         r = fuse_session_custom_io(se, &io, fd);
         if (r < 0) {
                 free(channel);

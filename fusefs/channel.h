@@ -11,6 +11,8 @@
  *     and of SETXATTR's ACLs) is kept for the thread that serves the request, see
  *     channel_request();
  *   - TMPFILE, which libfuse 3.14 does not know, becomes a CREATE that is marked as such;
+ *   - passthrough (class fast) is asked for, and the backing id is put into the replies to OPEN and
+ *     CREATE;
  *   - requests are counted by kind.
  *
  * A thread reads a request and serves it before it reads the next one, so what belongs to a request
@@ -33,17 +35,27 @@ struct channel_request {
         uint64_t unique;
         bool kill_suidgid; /* the caller lacks CAP_FSETID: setuid and setgid bits must go */
         bool tmpfile;      /* a CREATE that was a TMPFILE: no name, O_TMPFILE */
+        int backing_id;    /* for the reply to this OPEN or CREATE, 0: none */
 };
 
 /* Puts the channel between `se` and `fd`, the /dev/fuse descriptor of a mount, which the session owns
- * from then on.  `ready` is called once, from a serving thread, when the kernel has taken the INIT
+ * from then on.  `passthrough`: ask for it.  `ready` is called once, from a serving thread, when the kernel has taken the INIT
  * reply.  Returns 0 or -errno. */
-int channel_new(struct fuse_session *se, int fd, void (*ready)(void *data), void *data,
-                struct channel **ret_channel);
+int channel_new(struct fuse_session *se, int fd, bool passthrough, void (*ready)(void *data),
+                void *data, struct channel **ret_channel);
 void channel_free(struct channel *channel); /* after the session's end; NULL is ignored */
 
 /* Of the request that the calling thread is serving; valid until it reads the next one. */
 const struct channel_request *channel_request(void);
+
+/* Registers the file of `fd` (O_PATH will do) as one that the kernel may read and write by itself.
+ * Returns its id, > 0, or -errno: -EPERM without CAP_SYS_ADMIN or when INIT did not agree on it, -ELOOP on
+ * a file system that is stacked already, -EOPNOTSUPP for what is no ordinary file. */
+int channel_backing_open(struct channel *channel, int fd);
+void channel_backing_close(struct channel *channel, int id);
+
+/* The OPEN or CREATE that this thread serves is answered with this backing id. */
+void channel_set_backing(int id);
 
 /* How often `opcode` (< CHANNEL_OPCODES) was asked; its name in lower case as users know it
  * ("lookup", "lazy_reopen" not among them: that is an "ioctl"), NULL for numbers without a name. */
@@ -55,5 +67,6 @@ struct channel_features {
         unsigned proto_major, proto_minor; /* of the kernel */
         bool parallel_dirops, killpriv_v2, posix_acl, readdirplus;
         bool passthrough, resend; /* the kernel offers it */
+        bool passthrough_agreed;  /* and we took it */
 };
 void channel_get_features(struct channel *channel, struct channel_features *ret_features);

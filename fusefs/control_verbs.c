@@ -419,6 +419,14 @@ static int verb_stats(struct call *call)
         return 0;
 }
 
+/* What a new open gets, as far as the mount decides. */
+static enum io_class new_class(struct k42_mount *mount)
+{
+        if (mount->io_class == IO_CLASS_FAST && !atomic_load(&mount->passthrough))
+                return IO_CLASS_CACHED;
+        return mount->io_class;
+}
+
 static const char *class_name(enum io_class io_class)
 {
         switch (io_class) {
@@ -474,7 +482,7 @@ static int verb_status(struct call *call)
         json_text_key(text, "source");
         json_text_string(text, mount->options.source);
         json_text_key(text, "class");
-        json_text_string(text, class_name(mount->io_class));
+        json_text_string(text, class_name(new_class(mount)));
         json_text_key(text, "state_dir");
         json_text_string(text, state_dir_path(mount->state_dir));
         /* one process serves the mount; nothing starts it again */

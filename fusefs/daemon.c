@@ -22,20 +22,36 @@ struct daemon_start {
 
 static bool to_syslog; /* set before there are threads that log, never reset */
 
+/* A message is one line, whatever bytes a name brings into it.  Free it. */
+static char *one_line(const char *message)
+{
+        GString *line = g_string_new(NULL);
+
+        for (; *message; message++) {
+                if (g_ascii_iscntrl(*message))
+                        g_string_append_printf(line, "\\%03o", (unsigned char)*message);
+                else
+                        g_string_append_c(line, *message);
+        }
+        return g_string_free(line, FALSE);
+}
+
 static GLogWriterOutput write_log(GLogLevelFlags level, const GLogField *fields, gsize n_fields,
                                   gpointer data)
 {
         const char *message = NULL;
+        g_autofree char *line = NULL;
 
         for (gsize i = 0; i < n_fields; i++)
                 if (g_str_equal(fields[i].key, "MESSAGE"))
                         message = fields[i].value;
         if (!message || (level & G_LOG_LEVEL_DEBUG))
                 return G_LOG_WRITER_HANDLED;
+        line = one_line(message);
         if (to_syslog)
-                syslog(level & G_LOG_LEVEL_INFO ? LOG_INFO : LOG_WARNING, "%s", message);
+                syslog(level & G_LOG_LEVEL_INFO ? LOG_INFO : LOG_WARNING, "%s", line);
         else
-                fprintf(stderr, "k42fs: %s\n", message);
+                fprintf(stderr, "k42fs: %s\n", line);
         return G_LOG_WRITER_HANDLED;
 }
 

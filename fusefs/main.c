@@ -22,6 +22,7 @@
 #include "fusefs/mount.h"
 #include "fusefs/node.h"
 #include "fusefs/options.h"
+#include "fusefs/passthrough.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
 
@@ -66,6 +67,18 @@ static bool close_can_fail(const char *source)
         return false;
 }
 
+static enum io_class class_of(enum io_option io)
+{
+        switch (io) {
+        case IO_COUNTED:
+                return IO_CLASS_COUNTED;
+        case IO_FAST:
+                return IO_CLASS_FAST;
+        default:
+                return IO_CLASS_CACHED;
+        }
+}
+
 /* What the process as a whole needs before it serves anybody. */
 static void prepare_process(void)
 {
@@ -73,6 +86,8 @@ static void prepare_process(void)
 
         umask(0);
         signal(SIGPIPE, SIG_IGN);
+        signal(SIGUSR2, SIG_IGN); /* nothing of ours, and no reason to leave a dead mount */
+        signal(SIGALRM, SIG_IGN);
         signal(SIGXFSZ, SIG_IGN); /* a limit of ours is an EFBIG for the caller, not our end */
         if (getrlimit(RLIMIT_NOFILE, &nofile) == 0 && nofile.rlim_cur < nofile.rlim_max) {
                 nofile.rlim_cur = nofile.rlim_max;
@@ -136,6 +151,8 @@ static int start_mount(struct k42_mount *mount)
         if (r == 0)
                 r = session_start(mount, request_quit, NULL, &mount->session);
         if (r == 0)
+                passthrough_probe(mount);
+        if (r == 0)
                 r = control_start(mount, request_quit, NULL, &mount->control);
         return r;
 }
@@ -177,7 +194,8 @@ int main(int argc, char **argv)
         start = daemon_fork(mount.options.foreground);
         prepare_process();
         mount.started = g_get_real_time();
-        mount.io_class = mount.options.io == IO_COUNTED ? IO_CLASS_COUNTED : IO_CLASS_CACHED;
+        mount.io_class = class_of(mount.options.io);
+        atomic_init(&mount.passthrough, mount.io_class == IO_CLASS_FAST);
         mount.noflush = !close_can_fail(mount.options.source);
         mount.privileged = geteuid() == 0;
         loop = g_main_loop_new(NULL, FALSE);

@@ -27,6 +27,7 @@ enum io_option {
         IO_AUTO,
         IO_CACHED,
         IO_COUNTED,
+        IO_FAST,
 };
 
 /* The command line, checked.  Strings are owned. */
@@ -55,7 +56,8 @@ struct k42_mount {
         struct session *session;
         struct control *control;
 
-        enum io_class io_class; /* of new opens; fixed at start */
+        enum io_class io_class; /* of new opens, as far as the inode allows; fixed at start */
+        atomic_bool passthrough; /* class fast: the kernel takes backing files from us */
         bool noflush;           /* SOURCE is on a local file system: close cannot report an error */
         bool privileged;        /* has the capabilities to act for other users */
         dev_t dev;              /* the mount's own st_dev, once it is mounted; 0 before */

@@ -91,6 +91,19 @@ static int check_source(struct k42_options *options, const char *source)
         return 0;
 }
 
+/* Asks the file system itself: the kernel goes on answering from what it knows for a while. */
+static int ask(const char *path)
+{
+        struct statx stx;
+
+        return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx) < 0 ? errno : 0;
+}
+
+static bool is_dead_error(int err)
+{
+        return err == ENOTCONN || err == ECONNABORTED;
+}
+
 static int check_mountpoint(struct k42_options *options, const char *mountpoint)
 {
         g_autofree char *path = NULL, *type = NULL;
@@ -100,7 +113,10 @@ static int check_mountpoint(struct k42_options *options, const char *mountpoint)
         path = realpath(mountpoint, NULL);
         if (!path || stat(path, &st) < 0)
                 err = errno;
-        if (err == ENOTCONN || err == ECONNABORTED) {
+        type = path ? mounted_type(path) : NULL;
+        if (err == 0 && type && g_str_has_prefix(type, "fuse"))
+                err = ask(path);
+        if (is_dead_error(err)) {
                 g_warning("%s: is a dead FUSE mount (%s); clear it with: %s %s", mountpoint,
                           g_strerror(err), geteuid() == 0 ? "umount -l" : "fusermount3 -uz",
                           mountpoint);
@@ -110,7 +126,6 @@ static int check_mountpoint(struct k42_options *options, const char *mountpoint)
                 return say(mountpoint, "cannot use as MOUNTPOINT", err);
         if (!S_ISDIR(st.st_mode))
                 return say(mountpoint, "cannot use as MOUNTPOINT", ENOTDIR);
-        type = mounted_type(path);
         if (g_strcmp0(type, FS_TYPE) == 0) {
                 g_warning("%s: is a k42fs mount already: %s", mountpoint, g_strerror(EBUSY));
                 return -EBUSY;
@@ -288,8 +303,8 @@ static int mount_by_fusermount(const struct k42_options *options, int *ret_fd)
         fd = receive_fd(sockets[1]);
         close(sockets[1]);
         if (!g_subprocess_communicate_utf8(process, NULL, NULL, NULL, &printed, NULL) || fd < 0) {
-                g_warning("%s: mount failed: %s", options->mountpoint,
-                          printed && *printed ? last_line(printed) : g_strerror(ENODEV));
+                g_warning("%s: mount failed: fusermount3: %s", options->mountpoint,
+                          printed && *printed ? last_line(printed) : "refused without a reason");
                 if (fd >= 0)
                         close(fd);
                 return -EPERM;
@@ -316,20 +331,13 @@ int mount_point_mount(const struct k42_options *options, int *ret_fd, dev_t *ret
         return 0;
 }
 
-static bool is_dead(const char *mountpoint)
-{
-        struct stat st;
-
-        return stat(mountpoint, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
-}
-
 void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended)
 {
         const char *argv[] = {"fusermount3", "-u", "-q", "-z", "--", mountpoint, NULL};
         g_autoptr(GSubprocess) process = NULL;
         g_autoptr(GError) error = NULL;
 
-        if (!mount_point_is(mountpoint, dev) || (ended && !is_dead(mountpoint)))
+        if (!mount_point_is(mountpoint, dev) || (ended && !is_dead_error(ask(mountpoint))))
                 return;
         if (geteuid() == 0) {
                 if (umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 &&

@@ -87,6 +87,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_type type,
                  struct fuse_file_info *fi, struct description **ret_description);
 
+/* Ends what ops_describe() made: at RELEASE, or when the reply to the open was not taken. */
+void ops_release(struct server_file *file, struct description *description);
+
 /* ops_data.c */
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,

@@ -190,14 +190,14 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 else
                         fs_close(io_fd);
                 if (r < 0) {
-                        if (!tmpfile)
+                        if (!tmpfile && (fi->flags & O_EXCL)) /* else it may be somebody's */
                                 fs_unlink(at.fd, name);
                         ops_reply(req, r);
                         return;
                 }
                 ops_entry(file, &st, &entry);
                 if (fuse_reply_create(req, &entry, fi) < 0) {
-                        description_release(description);
+                        ops_release(file, description);
                         ops_entry_undo(table, &entry);
                 }
         }

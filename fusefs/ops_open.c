@@ -13,25 +13,38 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_typ
                  struct fuse_file_info *fi, struct description **ret_description)
 {
         const struct k42_mount *mount = k42_mount_of(req);
+        const bool is_file = type == XOBJ_FILE;
         const struct description_how how = {
                 .fd = fd,
                 .flags = fi->flags,
                 .type = type,
-                .io_class = mount->io_class,
+                .io_class = is_file ? file_opens_begin(file, fd) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
 
         if (r < 0) {
+                if (is_file)
+                        file_opens_end(file, how.io_class);
                 fs_close(fd);
                 return r;
         }
         fi->fh = (*ret_description)->id;
-        if (type == XOBJ_FILE) {
-                fi->direct_io = mount->io_class == IO_CLASS_COUNTED;
+        if (is_file) {
+                fi->direct_io = how.io_class == IO_CLASS_COUNTED;
                 fi->noflush = mount->noflush;
         }
         return 0;
+}
+
+void ops_release(struct server_file *file, struct description *description)
+{
+        const enum xobj_type type = description->type;
+        const enum io_class io_class = description->io_class;
+
+        description_release(description);
+        if (type == XOBJ_FILE)
+                file_opens_end(file, io_class);
 }
 
 /* A file that can only be appended to refuses to be opened for anything else. */
@@ -74,7 +87,7 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                 if (r < 0)
                         ops_reply(req, r);
                 else if (fuse_reply_open(req, fi) < 0)
-                        description_release(description);
+                        ops_release(file, description);
         }
 }
 
@@ -109,7 +122,10 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         struct description *description = ops_description(req, fi);
 
         if (description) {
-                description_release(description);
+                SERVER_FILE(file);
+
+                file = server_file_ref(server_file_of(description->object));
+                ops_release(file, description);
                 ops_reply(req, 0);
         }
 }

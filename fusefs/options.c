@@ -80,6 +80,7 @@ static const char *parse_io(struct k42_options *options, size_t offset, const ch
                 [IO_AUTO] = "auto",
                 [IO_CACHED] = "cached",
                 [IO_COUNTED] = "counted",
+                [IO_FAST] = "fast",
         };
 
         for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
@@ -88,7 +89,7 @@ static const char *parse_io(struct k42_options *options, size_t offset, const ch
                         return NULL;
                 }
         }
-        return "needs one of auto, cached, counted";
+        return "needs one of auto, cached, counted, fast";
 }
 
 static const char *parse_state(struct k42_options *options, size_t offset, const char *value)

@@ -54,6 +54,7 @@ int server_file_new(struct node_table *table, const struct fs_stat *st, int fd,
         server_object_init(&file->object, &file_ops);
         node_fd_init(&file->fd);
         g_mutex_init(&file->links_lock);
+        file_opens_init(&file->opens);
         if (is_dir)
                 g_mutex_init(&dir_linux_fs_of(file)->children_lock);
 
@@ -89,6 +90,7 @@ static void destroy(struct server_file *file, struct server_file **ret_next)
         node_fd_clear(file);
         server_object_clear(&file->object);
         g_mutex_clear(&file->links_lock);
+        file_opens_clear(&file->opens);
         if (server_file_is_dir(file)) {
                 hash_clear(&dir_linux_fs_of(file)->children);
                 g_mutex_clear(&dir_linux_fs_of(file)->children_lock);

@@ -46,6 +46,7 @@
  *   dir_linux_fs.children_lock    its children
  *   server_file.links_lock        its links
  *   node_shard.lock, node_fds.lock    identities, the ring of descriptors: leaves
+ *   file_opens.lock               class of the opens; taken alone
  */
 #include <glib.h>
 #include <stdatomic.h>
@@ -57,6 +58,7 @@
 #include "fusefs/fs_file.h"
 #include "fusefs/hash.h"
 #include "fusefs/node_fd.h"
+#include "fusefs/passthrough.h"
 
 struct dir_linux_fs;
 struct node_table;
@@ -78,6 +80,7 @@ struct server_file {
         atomic_bool deleted;          /* its last name was removed through the mount */
 
         struct node_fd fd;
+        struct file_opens opens;
 
         GMutex links_lock;
         struct file_link *links; /* newest first; under links_lock */

@@ -164,7 +164,8 @@ static int mount_and_connect(struct session *session)
         r = mount_point_mount(&mount->options, &fd, &mount->dev);
         if (r < 0)
                 return r;
-        r = channel_new(session->se, fd, session_ready, session, &mount->channel);
+        r = channel_new(session->se, fd, mount->io_class == IO_CLASS_FAST, session_ready, session,
+                        &mount->channel);
         if (r < 0) {
                 g_warning("%s: libfuse refuses the channel: %s", mount->options.mountpoint,
                           g_strerror(-r));

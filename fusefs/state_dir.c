@@ -183,6 +183,21 @@ static void state_dir_free(struct state_dir *dir)
         g_free(dir);
 }
 
+/* Whoever made the directory says so in the lock, so that the daemon that takes over from a dead one
+ * removes it in the end. */
+static void inherit_made(struct state_dir *dir)
+{
+        static const char word[] = "made\n";
+        char text[sizeof word] = "";
+
+        if (dir->made) {
+                if (pwrite(dir->lock_fd, word, sizeof word - 1, 0) < 0)
+                        g_info("%s/lock: cannot be written: %s", dir->path, g_strerror(errno));
+        } else if (pread(dir->lock_fd, text, sizeof text - 1, 0) > 0) {
+                dir->made = strcmp(text, word) == 0;
+        }
+}
+
 /* One attempt; -EAGAIN when somebody else's end came between. */
 static int try_open(struct state_dir *dir)
 {
@@ -202,6 +217,7 @@ static int try_open(struct state_dir *dir)
         if (r == 0)
                 r = throw_away_left(dir);
         if (r == 0) {
+                inherit_made(dir);
                 dir->had_db =
                         fstatat(dir->fd, "state.db", &dir->db_found, AT_SYMLINK_NOFOLLOW) == 0;
                 return 0;

@@ -89,7 +89,7 @@ static int locked_make_room(struct lazy_state *state)
 
 int lazy_give_access(struct lazy_state *state, const struct lazy_holder *holder)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&state->lock);
         int r = locked_make_room(state);
 
         if (r < 0) {
@@ -104,7 +104,7 @@ int lazy_give_access(struct lazy_state *state, const struct lazy_holder *holder)
 
 bool lazy_state_find_token(struct lazy_state *state, xhandle token, struct lazy_holder *ret_holder)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&state->lock);
 
         for (unsigned i = state->n_holders; i-- > 0;) {
                 if (state->holders[i].token == token) {
@@ -118,7 +118,7 @@ bool lazy_state_find_token(struct lazy_state *state, xhandle token, struct lazy_
 bool lazy_state_find_pid(struct lazy_state *state, pid_t pid, uint64_t start_time,
                          struct lazy_holder *ret_holder)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&state->lock);
 
         for (unsigned i = state->n_holders; i-- > 0;) {
                 const struct lazy_holder *holder = &state->holders[i];
@@ -133,14 +133,14 @@ bool lazy_state_find_pid(struct lazy_state *state, pid_t pid, uint64_t start_tim
 
 access_rights lazy_state_bound(struct lazy_state *state)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&state->lock);
 
         return state->bound;
 }
 
 unsigned lazy_state_holders(struct lazy_state *state)
 {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&state->lock);
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&state->lock);
 
         return state->n_holders;
 }

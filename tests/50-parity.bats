@@ -93,6 +93,8 @@ root_mount() {
 
 @test "root on root's mount, io=cached" { root_mount cached; }
 @test "root on root's mount, io=counted" { root_mount counted; }
+@test "root on root's mount, io=fast" { root_mount fast; }
+@test "an ordinary user on root's mount, io=fast" { for_nobody; root_mount fast --user $NOBODY:$NOBODY; }
 @test "an ordinary user on root's mount, io=cached" { for_nobody; root_mount cached --user $NOBODY:$NOBODY; }
 @test "an ordinary user on root's mount, io=counted" { for_nobody; root_mount counted --user $NOBODY:$NOBODY; }
 

@@ -6,7 +6,9 @@ load lib
 
 setup() {
     k42_scratch
-    mkdir "$S/run"
+    mkdir "$S/run" "$S/tmp"
+    chmod 1777 "$S/tmp"
+    export TMPDIR=$S/tmp # traces() looks there
     if [ "$(id -u)" = 0 ]; then RUN_ROOT=/run/k42fs; else RUN_ROOT=${XDG_RUNTIME_DIR:-/nonexistent}/k42fs; fi
 }
 teardown() {
@@ -24,7 +26,6 @@ traces() {
     awk -v p="$S/" 'index($2, p) == 1 { print "mount", $2 }' /proc/mounts
     ls -A "$RUN_ROOT" 2>/dev/null | sed 's/\\x2e/./g' | grep -F "$name" | sed 's/^/state /' || true
     find "$S" -mindepth 1 -xdev ! -path "$S/out" ! -path "$S/err" 2>/dev/null | sort
-    ls -A /tmp /var/tmp 2>/dev/null | grep -i k42fs || true
     ps -ww -eo pid=,args= | awk -v d="$K42FS " -v p="$S" 'index($0, d) && index($0, p) && !/awk|timeout/ { print "process", $0 }'
 }
 

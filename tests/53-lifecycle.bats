@@ -14,10 +14,10 @@ teardown() { k42_cleanup; }
 # The processes of the daemon that serves the state directory $1.
 daemons() { pgrep -f "^$K42FS .*state=$1( |,|\$)" || true; }
 
-# in_background [OPTIONS]: starts it as users do; it must have returned with 0 and said nothing.
+# in_background: starts it as users do; it must have returned with 0 and said nothing.
 in_background() {
     local got=0
-    timeout -k 2 20 "$K42FS" -o "state=$S/state${1:+,$1}" "$S/src" "$S/mnt" >"$S/out" 2>"$S/err" </dev/null 3>&- || got=$?
+    timeout -k 2 20 "$K42FS" -o "state=$S/state" "$S/src" "$S/mnt" >"$S/out" 2>"$S/err" </dev/null 3>&- || got=$?
     cat "$S/err"
     [ $got = 0 ]
     [ ! -s "$S/out" ]

@@ -8,7 +8,7 @@
  *
  * The list: a line `GROUP/STEP<tab>TAGS<tab>REASON`.  GROUP/STEP is an fnmatch(3) pattern.  TAGS is
  * `*`, or words joined by `,`.  A word is a tag of the run, and the entry holds for runs that have
- * them all: --tag gives them (the tests tell the I/O class and who runs the daemon), and `root` or
+ * them all (and none that has a `!` before it): --tag gives them (the tests tell the I/O class and who runs the daemon), and `root` or
  * `user` is added after who we are.  Or it says on which machines the entry must hold: the type of
  * DIR_A's file system (`ext4`), `linux>=6.14`.  An entry that holds for a run, on a machine where
  * it must, and that matches nothing that differs, is reported as an error.
@@ -314,10 +314,13 @@ static void weigh_tags(const struct settings *set, const char *tags, struct know
 
         known->holds = known->must = true;
         for (word = words; *word != NULL; word++) {
-                if (machine_word(set, *word, &fits))
+                const bool not = **word == '!';
+                const char *tag = not ? *word + 1 : *word;
+
+                if (!not && machine_word(set, tag, &fits))
                         known->must &= fits;
-                else if (strcmp(*word, "*") != 0 &&
-                         !g_ptr_array_find_with_equal_func(set->tags, *word, g_str_equal, NULL))
+                else if (strcmp(tag, "*") != 0 &&
+                         g_ptr_array_find_with_equal_func(set->tags, tag, g_str_equal, NULL) == not)
                         known->holds = false;
         }
 }

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fusefs/passthrough.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/creds.h"
+#include "fusefs/node_table.h"
+#include "fusefs/server_file.h"
+
+void file_opens_init(struct file_opens *opens)
+{
+        g_mutex_init(&opens->lock);
+}
+
+void file_opens_clear(struct file_opens *opens)
+{
+        g_mutex_clear(&opens->lock);
+}
+
+/* The backing id of the node, made if there is none; 0 if the kernel does not take it. */
+static int locked_backing_id(struct file_opens *opens, struct k42_mount *mount, int fd)
+{
+        int id;
+
+        if (opens->backing_id > 0)
+                return opens->backing_id;
+        /* The kernel will act with the credentials of this moment: without CAP_FSETID, so that a
+         * write takes setuid and setgid bits off as it should. */
+        creds_fsetid(false);
+        id = channel_backing_open(mount->channel, fd);
+        if (id > 0) {
+                opens->backing_id = id;
+                return id;
+        }
+        return 0;
+}
+
+void passthrough_probe(struct k42_mount *mount)
+{
+        int fd, id;
+
+        if (mount->io_class != IO_CLASS_FAST)
+                return;
+        fd = memfd_create("k42fs-probe", MFD_CLOEXEC);
+        id = fd < 0 ? -errno : channel_backing_open(mount->channel, fd);
+        if (fd >= 0)
+                close(fd);
+        if (id > 0) {
+                channel_backing_close(mount->channel, id);
+                return;
+        }
+        atomic_store(&mount->passthrough, false);
+        g_message("%s: the kernel refuses passthrough: %s; using io=cached",
+                  mount->options.mountpoint, g_strerror(-id));
+}
+
+enum io_class file_opens_begin(struct server_file *file, int fd)
+{
+        struct k42_mount *mount = file->table->mount;
+        struct file_opens *opens = &file->opens;
+        enum io_class io_class = mount->io_class;
+
+        if (io_class != IO_CLASS_FAST)
+                return io_class;
+        g_mutex_lock(&opens->lock);
+        if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
+            locked_backing_id(opens, mount, fd) > 0) {
+                opens->fast++;
+                channel_set_backing(opens->backing_id);
+        } else {
+                opens->cached++;
+                io_class = IO_CLASS_CACHED;
+        }
+        g_mutex_unlock(&opens->lock);
+        return io_class;
+}
+
+void file_opens_end(struct server_file *file, enum io_class io_class)
+{
+        struct k42_mount *mount = file->table->mount;
+        struct file_opens *opens = &file->opens;
+
+        if (mount->io_class != IO_CLASS_FAST)
+                return;
+        g_mutex_lock(&opens->lock);
+        if (io_class == IO_CLASS_CACHED) {
+                opens->cached--;
+        } else if (--opens->fast == 0) {
+                channel_backing_close(mount->channel, opens->backing_id);
+                opens->backing_id = 0;
+        }
+        g_mutex_unlock(&opens->lock);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * passthrough: class fast, the kernel reads and writes the backing file by itself.
+ *
+ * The kernel's rules for one inode (fs/fuse/iomode.c): opens with a backing file and opens through the
+ * page cache exclude each other (EIO), and all with a backing file must have the same one.  So a node
+ * counts both kinds of opens: the first open chooses, those that come while it is open follow, and
+ * the backing id is made with the first fast open and given back when the last one is released.
+ *
+ * Where the kernel does not take a backing file (another class is in use on the inode, the file system
+ * is stacked already, no privilege) the open is cached: it never fails for that.
+ */
+#include <glib.h>
+
+#include "cobj/xobj.h"
+
+struct k42_mount;
+struct server_file;
+
+struct file_opens {
+        GMutex lock;     /* protects what follows; an ioctl on /dev/fuse is made under it */
+        int backing_id;  /* > 0 while `fast` > 0 */
+        unsigned fast, cached;
+};
+
+void file_opens_init(struct file_opens *opens);
+void file_opens_clear(struct file_opens *opens);
+
+/* Once, when the mount answers: asks whether the kernel takes backing files from us at all.  If not,
+ * says so, and all opens are cached. */
+void passthrough_probe(struct k42_mount *mount);
+
+/* An open of `file` through the descriptor `fd` begins: which class it gets.  For IO_CLASS_FAST the
+ * reply that this thread sends next carries the backing id. */
+enum io_class file_opens_begin(struct server_file *file, int fd);
+
+/* … and is over: released, or its reply was not taken. */
+void file_opens_end(struct server_file *file, enum io_class io_class);
