@@ -224,6 +224,7 @@ try:
 except OSError as error:
     assert error.errno == errno.ESTALE, error
 P
+    k42_umount
 }
 
 @test "the mount inside its own source is a dead end" {
