@@ -69,7 +69,7 @@ on_the_mount() {
 
 @test "matrix: io=counted is the backing directory, with and without the shim" { on_the_mount counted; }
 
-@test "matrix: io=auto is the backing directory, with and without the shim" { on_the_mount auto; }
+@test "matrix: io=fast is the backing directory, with and without the shim" { on_the_mount fast; }
 
 @test "matrix: a child for each cell, on the mount with the shim" {
     oracle
