@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "cobj/id_table.h"
+
+static int things[1000];
+
+static void test_stale_and_forged(void)
+{
+        g_autoptr(K42IdTable) table = id_table_new(1, 100);
+        uint64_t id, again;
+
+        g_assert_cmpint(id_table_alloc(table, &things[0], &id), ==, 0);
+        g_assert_true(id_table_get(table, id) == &things[0]);
+        g_assert_null(id_table_get(table, ID_NONE));
+        g_assert_null(id_table_get(table, ID_INDEX(id))); /* generation 0 */
+        g_assert_null(id_table_get(table, id + 1));
+        g_assert_null(id_table_get(table, id + (UINT64_C(1) << 32)));
+        g_assert_null(id_table_get(table, UINT64_MAX));
+        g_assert_true(id_table_free(table, id));
+        g_assert_null(id_table_get(table, id));
+        g_assert_null(
+                id_table_get(table, id + (UINT64_C(1) << 32))); /* the next one, not given yet */
+        g_assert_false(id_table_free(table, id));
+        g_assert_false(id_table_free(table, id + (UINT64_C(1) << 32)));
+        g_assert_cmpint(id_table_alloc(table, &things[1], &again), ==, 0);
+        g_assert_cmpuint(ID_INDEX(again), ==, ID_INDEX(id)); /* the same slot … */
+        g_assert_cmpuint(again, !=, id);                     /* … and another id */
+        g_assert_true(id_table_get(table, again) == &things[1]);
+        g_assert_null(id_table_get(table, id));
+        g_assert_true(id_table_free(table, again));
+        g_assert_cmpuint(id_table_count(table), ==, 0);
+}
+
+static void test_limit_and_first(void)
+{
+        g_autoptr(K42IdTable) table = id_table_new(7, 300);
+        uint64_t ids[300], one;
+
+        for (unsigned i = 0; i < 300; i++) {
+                g_assert_cmpint(id_table_alloc(table, &things[i], &ids[i]), ==, 0);
+                g_assert_cmpuint(ID_INDEX(ids[i]), >=, 7);
+        }
+        g_assert_cmpint(id_table_alloc(table, &things[0], &one), ==, -ENFILE);
+        for (unsigned i = 0; i < 300; i++)
+                g_assert_true(id_table_get(table, ids[i]) == &things[i]);
+        g_assert_true(id_table_free(table, ids[150]));
+        g_assert_cmpint(id_table_alloc(table, &things[0], &one), ==, 0);
+        g_assert_cmpint(id_table_alloc(table, &things[0], &one), ==, -ENFILE);
+}
+
+static void test_reserve(void)
+{
+        g_autoptr(K42IdTable) table = id_table_new(1, 10);
+        uint64_t id;
+
+        g_assert_cmpint(id_table_reserve(table, &id), ==, 0);
+        g_assert_null(id_table_get(table, id));
+        g_assert_false(id_table_free(table, id)); /* nobody has it yet */
+        id_table_publish(table, id, &things[3]);
+        g_assert_true(id_table_get(table, id) == &things[3]);
+        g_assert_true(id_table_free(table, id));
+        g_assert_cmpint(id_table_reserve(table, &id), ==, 0);
+        id_table_unreserve(table, id);
+        g_assert_null(id_table_get(table, id));
+        g_assert_cmpuint(id_table_count(table), ==, 0);
+}
+
+static bool refuse(void *object)
+{
+        return false;
+}
+
+static bool accept(void *object)
+{
+        return true;
+}
+
+static void count_one(uint64_t id, void *object, void *data)
+{
+        g_assert_cmpuint(id, !=, 0);
+        g_assert_nonnull(object);
+        (*(unsigned *)data)++;
+}
+
+static void test_ref_and_foreach(void)
+{
+        g_autoptr(K42IdTable) table = id_table_new(1, 1000);
+        uint64_t ids[200];
+        unsigned seen = 0;
+
+        for (unsigned i = 0; i < 200; i++)
+                id_table_alloc(table, &things[i], &ids[i]);
+        for (unsigned i = 0; i < 200; i += 2)
+                id_table_free(table, ids[i]);
+        id_table_foreach(table, count_one, &seen);
+        g_assert_cmpuint(seen, ==, 100);
+        g_assert_null(id_table_get_ref(table, ids[1], refuse));
+        g_assert_true(id_table_get_ref(table, ids[1], accept) == &things[1]);
+        g_assert_null(id_table_get_ref(table, ids[0], accept));
+}
+
+static void test_text(void)
+{
+        const uint64_t ids[] = {1, ID_MAKE(1, 1), ID_MAKE(1, 0), UINT64_MAX, ID_MAKE(7, 42)};
+        const char *const wrong[] = {
+                "",      ".",    "1",    "1.",   ".1",   "0.0",          "01.1",
+                "1.01",  "+1.1", "-1.1", " 1.1", "1.1 ", "4294967296.1", "1.4294967296",
+                "1.1.1", "a.b",  "0x1.1"};
+        char buf[ID_STRING_MAX];
+        uint64_t parsed;
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(ids); i++) {
+                g_assert_cmpint(id_parse(id_format(ids[i], buf), &parsed), ==, 0);
+                g_assert_cmpuint(parsed, ==, ids[i]);
+        }
+        g_assert_cmpstr(id_format(ID_MAKE(7, 42), buf), ==, "42.7");
+        for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++)
+                g_assert_cmpint(id_parse(wrong[i], &parsed), ==, -EINVAL);
+}
+
+struct storm {
+        struct id_table *table;
+        _Atomic uint64_t shared[16]; /* ids that anybody may look up or free */
+};
+
+static void *storm_thread(void *data)
+{
+        struct storm *storm = data;
+        unsigned seed = (unsigned)(uintptr_t)&seed;
+
+        for (int i = 0; i < 50000; i++) {
+                const unsigned k = (seed = seed * 1103515245 + 12345) >> 16 & 15;
+                uint64_t id;
+
+                if (seed & 1) {
+                        if (id_table_alloc(storm->table, &things[k], &id) == 0) {
+                                id = atomic_exchange(&storm->shared[k], id);
+                                if (id)
+                                        g_assert_true(id_table_free(storm->table, id));
+                        }
+                } else {
+                        /* What was put at k is things[k]: an id never resolves to another object.
+                         */
+                        void *object = id_table_get(storm->table, atomic_load(&storm->shared[k]));
+
+                        g_assert_true(object == NULL || object == &things[k]);
+                }
+        }
+        return NULL;
+}
+
+static void test_storm(void)
+{
+        struct storm storm = {.table = id_table_new(1, 1000)};
+        pthread_t threads[8];
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_create(&threads[i], NULL, storm_thread, &storm);
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_join(threads[i], NULL);
+        for (unsigned k = 0; k < 16; k++)
+                if (storm.shared[k])
+                        g_assert_true(id_table_free(storm.table, storm.shared[k]));
+        g_assert_cmpuint(id_table_count(storm.table), ==, 0);
+        id_table_unref(storm.table);
+}
+
+int main(int argc, char **argv)
+{
+        g_test_init(&argc, &argv, NULL);
+        g_test_add_func("/id-table/stale-and-forged", test_stale_and_forged);
+        g_test_add_func("/id-table/limit-and-first", test_limit_and_first);
+        g_test_add_func("/id-table/reserve", test_reserve);
+        g_test_add_func("/id-table/ref-and-foreach", test_ref_and_foreach);
+        g_test_add_func("/id-table/text", test_text);
+        g_test_add_func("/id-table/storm", test_storm);
+        return g_test_run();
+}
