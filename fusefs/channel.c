@@ -208,6 +208,8 @@ static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
         const struct k42_mount *mount = userdata;
         ssize_t n = read(fd, buf, len);
 
+        if (n < 0 && errno == ECONNABORTED)
+                errno = ENODEV; /* the end, like umount: libfuse knows only this one */
         if (n >= (ssize_t)sizeof(struct fuse_in_header))
                 return (ssize_t)note_request(mount->channel, buf, (size_t)n);
         return n;

@@ -125,7 +125,8 @@ k42_cleanup() {
             fi
         fi
         wait "$keeper" 2>/dev/null
-        if grep -qs " $mnt fuse" /proc/mounts; then
+        # Twice, because a look at /proc/mounts while others mount and unmount is no snapshot.
+        if grep -qs " $mnt fuse" /proc/mounts && sleep 0.2 && grep -qs " $mnt fuse" /proc/mounts; then
             echo "LEFT: $mnt is still mounted" >&2; bad=1
             umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"
         fi

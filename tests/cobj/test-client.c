@@ -43,20 +43,12 @@ static void tear_down(struct fixture *f, gconstpointer data)
                         f->exited); /* each is told of once, and once when it ends */
 }
 
-static void *pause_thread(void *ret_tid)
+/* A child that waits until it is killed. */
+static pid_t start_child(const char *name)
 {
-        if (ret_tid)
-                *(volatile pid_t *)ret_tid = (pid_t)syscall(SYS_gettid);
-        for (;;)
-                pause();
-        return NULL;
-}
-
-/* A child that waits; with a second thread if `ret_tid` is given. */
-static pid_t start_child(const char *name, pid_t *ret_tid)
-{
+        char byte = 0;
         int fds[2];
-        pid_t pid, tid = 0;
+        pid_t pid;
 
         g_assert_cmpint(pipe(fds), ==, 0);
         pid = fork();
@@ -65,23 +57,14 @@ static pid_t start_child(const char *name, pid_t *ret_tid)
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (name)
                         prctl(PR_SET_NAME, name);
-                if (ret_tid) {
-                        volatile pid_t *shared = &tid;
-                        pthread_t thread;
-
-                        pthread_create(&thread, NULL, pause_thread, &tid);
-                        while (*shared == 0)
-                                usleep(100);
-                }
-                if (write(fds[1], &tid, sizeof tid) != sizeof tid)
+                if (write(fds[1], &byte, 1) != 1)
                         _exit(1);
-                pause_thread(NULL);
+                for (;;)
+                        pause();
         }
-        g_assert_cmpint(read(fds[0], &tid, sizeof tid), ==, sizeof tid);
+        g_assert_cmpint(read(fds[0], &byte, 1), ==, 1); /* its name is set */
         close(fds[0]);
         close(fds[1]);
-        if (ret_tid)
-                *ret_tid = tid;
         return pid;
 }
 
@@ -101,7 +84,7 @@ static void wait_until_dead(struct client *client)
 
 static void test_process(struct fixture *f, gconstpointer data)
 {
-        pid_t pid = start_child("a) b (\nc", NULL);
+        pid_t pid = start_child("a) b (\nc");
         g_autoptr(K42Client) client = NULL, again = NULL, found = NULL;
         g_autofree char *comm = NULL, *exe = NULL, *self = NULL;
 
@@ -126,22 +109,30 @@ static void test_process(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(client_table_count(f->table), ==, 0);
 }
 
-static void test_threads(struct fixture *f, gconstpointer data)
+/* Of this process: its second thread asks, as FUSE would, by its own id. */
+static void *asking_thread(void *data)
 {
-        pid_t tid, pid = start_child(NULL, &tid);
+        struct fixture *f = data;
+        const pid_t tid = (pid_t)syscall(SYS_gettid);
         g_autoptr(K42Client) by_thread = NULL, by_process = NULL, cached = NULL;
 
-        g_assert_cmpint(tid, !=, pid);
+        g_assert_cmpint(tid, !=, getpid());
         g_assert_null(client_table_peek(f->table, tid));
         g_assert_cmpint(client_table_get(f->table, tid, &by_thread), ==, 0);
-        g_assert_cmpint(client_info(by_thread)->pid, ==, pid);
-        g_assert_cmpint(client_table_get(f->table, pid, &by_process), ==, 0);
+        g_assert_cmpint(client_info(by_thread)->pid, ==, getpid());
+        g_assert_cmpint(client_table_get(f->table, getpid(), &by_process), ==, 0);
         g_assert_true(by_thread == by_process);
         cached = client_table_peek(f->table, tid);
         g_assert_true(cached == by_thread);
-        end_child(pid);
-        wait_until_dead(by_thread);
-        g_assert_null(client_table_peek(f->table, tid));
+        return NULL;
+}
+
+static void test_threads(struct fixture *f, gconstpointer data)
+{
+        pthread_t thread;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, asking_thread, f), ==, 0);
+        pthread_join(thread, NULL);
 }
 
 static void test_gone(struct fixture *f, gconstpointer data)
@@ -172,7 +163,7 @@ static void test_nobody(struct fixture *f, gconstpointer data)
 /* No descriptor for a pidfd is to be had: the client works, and the sweep notices its exit. */
 static void test_without_pidfd(struct fixture *f, gconstpointer data)
 {
-        pid_t pid = start_child(NULL, NULL);
+        pid_t pid = start_child(NULL);
         g_autoptr(K42Client) client = NULL;
         struct rlimit before, now;
         int fds[64], n = 0, last;
@@ -221,7 +212,7 @@ static void *race_thread(void *data)
 static void test_one_client_for_all(struct fixture *f, gconstpointer data)
 {
         for (int round = 0; round < 30; round++) {
-                struct race race = {.f = f, .pid = start_child(NULL, NULL)};
+                struct race race = {.f = f, .pid = start_child(NULL)};
                 pthread_t threads[8];
 
                 for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
