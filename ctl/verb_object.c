@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * status: how the mount is served.
+ * stats and status: the verbs whose answer is one object, printed as it comes.
  */
 #include "ctl/connect.h"
 #include "ctl/print.h"
@@ -14,7 +14,7 @@ static int run(const struct verb *verb, const struct ctl_options *options)
         r = targets_find(verb, options, 0, &targets);
         if (r != EXIT_GOOD)
                 return r;
-        r = target_ask(targets->pdata[0], options, "status", NULL, &result, NULL);
+        r = target_ask(targets->pdata[0], options, verb->name, NULL, &result, NULL);
         if (r != EXIT_GOOD)
                 return r;
         if (!JSON_NODE_HOLDS_OBJECT(result)) {
@@ -27,6 +27,16 @@ static int run(const struct verb *verb, const struct ctl_options *options)
                 print_object(json_node_get_object(result), 0);
         return EXIT_GOOD;
 }
+
+const struct verb verb_stats = {
+        .name = "stats",
+        .arguments = "[MOUNTPOINT]",
+        .summary = "numbers: requests, handles, descriptors",
+        .description = "Prints what the daemon counts: requests by kind since the start, and what "
+                       "it holds now.",
+        .max_rest = 1,
+        .run = run,
+};
 
 const struct verb verb_status = {
         .name = "status",
