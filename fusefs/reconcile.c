@@ -7,7 +7,7 @@
  * the handle is there before the descriptor is.  So an opener's handle is not ended before it is
  * OPENER_AGE_US old, counted to the beginning of the look that finds no descriptor.  (The handle of
  * a lazy re-open needs no such grace: the descriptor was there first.)  And a process may move a
- * descriptor around while its directory in /proc is read, so that two looks must agree.
+ * descriptor around while its directory in /proc is read, so that several looks must agree.
  *
  * `round_lock` serialises the rounds; `started` and `finished` under `counter_lock` let callers
  * share one.  No lock of the daemon is held while /proc is read.
@@ -23,6 +23,7 @@
 #include "fusefs/node.h"
 #include "fusefs/proc_files.h"
 
+#define AGREEING_LOOKS   5
 #define BETWEEN_LOOKS_US (3 * G_TIME_SPAN_MILLISECOND)
 #define BETWEEN_MORE_US  (25 * G_TIME_SPAN_MILLISECOND)
 #define OPENER_AGE_US    (250 * G_TIME_SPAN_MILLISECOND)
@@ -190,7 +191,8 @@ static void end_old(struct k42_mount *mount, struct suspects *suspects, int64_t 
 static void one_round(struct k42_mount *mount)
 {
         struct suspects suspects = {0};
-        int64_t looked, wait = BETWEEN_LOOKS_US, deadline;
+        int64_t looked, deadline;
+        unsigned looks = 1;
 
         client_table_sweep(cobj_clients(mount->cobj));
         if (mount->dev == 0)
@@ -202,14 +204,14 @@ static void one_round(struct k42_mount *mount)
                 look(mount, &suspects);
         deadline = g_get_monotonic_time() + OPENER_AGE_US + BETWEEN_MORE_US;
         while (suspects.n > 0 && g_get_monotonic_time() < deadline) {
-                g_usleep((gulong)wait);
-                wait = BETWEEN_MORE_US;
+                g_usleep(looks < AGREEING_LOOKS ? BETWEEN_LOOKS_US : BETWEEN_MORE_US);
                 keep_living(mount, &suspects);
                 if (suspects.n == 0)
                         break;
                 looked = g_get_real_time();
                 look(mount, &suspects);
-                end_old(mount, &suspects, looked);
+                if (++looks >= AGREEING_LOOKS)
+                        end_old(mount, &suspects, looked);
         }
         free(suspects.all);
 }
