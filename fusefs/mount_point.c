@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -80,13 +81,23 @@ static int check_source(struct k42_options *options, const char *source)
         g_autofree char *path = NULL;
         int fd;
 
+        struct statvfs st;
+        int err;
+
         path = realpath(source, NULL);
         if (!path)
                 return say(source, "cannot use as SOURCE", errno);
         fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return say(source, "cannot use as SOURCE", errno);
+        err = fstatvfs(fd, &st) < 0 ? errno : 0;
         close(fd);
+        if (err != 0)
+                return say(source, "cannot use as SOURCE", err);
+        /* A mirror must not make a setuid program or a device of what is none on SOURCE. */
+        options->nosuid |= (st.f_flag & ST_NOSUID) != 0;
+        options->nodev |= (st.f_flag & ST_NODEV) != 0;
+        options->noexec |= (st.f_flag & ST_NOEXEC) != 0;
         options->source = g_steal_pointer(&path);
         return 0;
 }

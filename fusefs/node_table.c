@@ -135,6 +135,21 @@ struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino)
         return ino == FUSE_ROOT_ID ? table->root : id_table_get(table->ids, ino);
 }
 
+/* A mount below SOURCE may have forbidden what ours allows; all of ours is one mount, so what lies there
+ * is refused.  (An ordinary user's mount never has setuid programs or devices.) */
+static int check_mount_flags(const struct k42_options *options, int fd)
+{
+        struct statvfs st;
+        int r = fs_statvfs(fd, &st);
+
+        if (r < 0)
+                return r;
+        if (!geteuid() && (((st.f_flag & ST_NOSUID) && !options->nosuid) ||
+                           ((st.f_flag & ST_NODEV) && !options->nodev)))
+                return -EXDEV;
+        return (st.f_flag & ST_NOEXEC) && !options->noexec ? -EXDEV : 0;
+}
+
 int node_table_open_at(struct node_table *table, int dirfd, const char *name)
 {
         dev_t dev;
@@ -150,6 +165,8 @@ int node_table_open_at(struct node_table *table, int dirfd, const char *name)
         r = fs_device_cached(fd, &dev);
         if (r == 0 && table->mount->dev != 0 && dev == table->mount->dev)
                 r = -ELOOP;
+        if (r == 0)
+                r = check_mount_flags(&table->mount->options, fd);
         if (r < 0) {
                 fs_close(fd);
                 return r;

@@ -91,6 +91,8 @@ static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir,
         if (r < 0)
                 return r;
         dir_link(dir, g_steal_pointer(&link), file);
+        if (atomic_exchange(&file->nameless, false)) /* an O_TMPFILE that gets a name now */
+                node_fd_unpin(file);
         ops_entry(file, &st, ret_entry);
         return 0;
 }
@@ -154,10 +156,12 @@ static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
                 fs_close(fd);
                 return r;
         }
-        if (name)
+        if (name) {
                 r = dir_saw(dir, name, file);
-        else
+        } else {
                 r = MIN(node_fd_pin(file), 0); /* no name: it could not be opened again */
+                atomic_store(&file->nameless, r == 0);
+        }
         if (r == 0)
                 *ret_file = g_steal_pointer(&file);
         return r;
@@ -190,7 +194,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 else
                         fs_close(io_fd);
                 if (r < 0) {
-                        if (!tmpfile && (fi->flags & O_EXCL)) /* else it may be somebody's */
+                        if (!tmpfile) /* made with O_EXCL: ours */
                                 fs_unlink(at.fd, name);
                         ops_reply(req, r);
                         return;

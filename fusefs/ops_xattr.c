@@ -7,6 +7,8 @@
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
 
+#define ACCESS_ACL "system.posix_acl_access"
+
 /* An ACL of somebody who is not of the file's group takes the setgid bit off.  The backing file
  * system does it by *our* groups, which may happen to be the file's. */
 static int drop_setgid(int fd)
@@ -14,7 +16,7 @@ static int drop_setgid(int fd)
         struct fs_stat st;
         int r = fs_stat(fd, &st);
 
-        if (r == 0 && (st.st.st_mode & S_ISGID) && S_ISREG(st.st.st_mode))
+        if (r == 0 && (st.st.st_mode & S_ISGID))
                 r = fs_chmod(fd, st.st.st_mode & 07777 & ~(mode_t)S_ISGID);
         return r;
 }
@@ -33,7 +35,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
                         creds_fsetid(!kill);
                         r = fs_setxattr(node.fd, name, value, size, flags);
                 }
-                if (r == 0 && kill)
+                if (r == 0 && kill && strcmp(name, ACCESS_ACL) == 0)
                         r = drop_setgid(node.fd);
                 ops_reply(req, r);
         }

@@ -78,6 +78,7 @@ struct server_file {
         struct hash_link by_identity; /* in its shard, under the shard's lock */
         bool hashed;                  /* under the shard's lock */
         atomic_bool deleted;          /* its last name was removed through the mount */
+        atomic_bool nameless;         /* an O_TMPFILE without a name yet: its descriptor is pinned */
 
         struct node_fd fd;
         struct file_opens opens;

@@ -1,0 +1,70 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What must not become possible by mirroring, and what one user must not do to the others.
+
+load lib
+
+setup() {
+    k42_skip_unless_fuse
+    [ "$(id -u)" = 0 ] || skip "not root: a user's own mount has no rights but his"
+    k42_scratch
+}
+teardown() {
+    [ -z "${S:-}" ] || for m in "$S/src/sub" "$S/src"; do umount -l "$m" 2>/dev/null || true; done
+    k42_cleanup
+}
+
+@test "nosuid, nodev and noexec of SOURCE hold on the mount" {
+    mount -t tmpfs -o nosuid,nodev,noexec,mode=755 k42test "$S/src"
+    cp /usr/bin/id "$S/src/id" && chmod 4755 "$S/src/id"
+    mknod -m 666 "$S/src/zero" c 1 5
+    k42_mount
+    grep -q " $S/mnt fuse.k42fs [^ ]*nosuid,nodev,noexec" /proc/mounts
+    run ! timeout 5 setpriv --reuid=65534 --regid=65534 --clear-groups "$S/mnt/id"
+    run ! timeout 5 head -c 1 "$S/mnt/zero"
+    k42_umount
+}
+
+@test "a mount below SOURCE that forbids more than the mirror is refused, else it is shown" {
+    mkdir "$S/src/sub"
+    mount -t tmpfs -o nosuid,nodev k42test "$S/src/sub"
+    cp /usr/bin/id "$S/src/sub/id" && chmod 4755 "$S/src/sub/id"
+    k42_mount
+    run -1 timeout 5 cat "$S/mnt/sub/id"
+    [[ $output == *"cross-device"* ]]
+    ls "$S/mnt" >/dev/null
+    k42_umount
+    k42_mount -o nosuid,nodev
+    cmp "$S/mnt/sub/id" /usr/bin/id
+    run -0 timeout 5 setpriv --reuid=65534 --regid=65534 --clear-groups "$S/mnt/sub/id" -u
+    [ "$output" = 65534 ]
+    k42_umount
+}
+
+@test "setgid goes with an ACL of a stranger to the group, on directories too" {
+    for d in src mnt2; do mkdir -p "$S/$d/d"; chown 65534:0 "$S/$d/d"; chmod 2775 "$S/$d/d"; done
+    k42_mount
+    for d in mnt mnt2; do
+        setpriv --reuid=65534 --regid=65534 --clear-groups setfacl -m u:1:rx "$S/$d/d"
+        stat -c %a "$S/$d/d" >>"$S/modes"
+        setpriv --reuid=65534 --regid=65534 --clear-groups setfacl -d -m u:1:rx "$S/$d/d"
+        stat -c %a "$S/$d/d" >>"$S/modes"
+    done
+    [ "$(sort -u "$S/modes" | wc -l)" = 1 ]
+}
+
+@test "files that were made without a name hold no descriptor once they have one" {
+    (ulimit -n 256; k42_mount; printf '%s\n' "${K42_DAEMONS[@]}" >"$S/daemons"; echo "$K42_PID" >"$S/pid")
+    mapfile -t K42_DAEMONS <"$S/daemons"
+    chmod 777 "$S/src"
+    timeout 60 setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3 - "$S/mnt" <<'EOP'
+import os, sys
+for i in range(600):
+    fd = os.open(sys.argv[1], os.O_TMPFILE | os.O_WRONLY, 0o644)
+    os.write(fd, b"x")
+    os.link(f"/proc/self/fd/{fd}", f"{sys.argv[1]}/{i}", follow_symlinks=True)
+    os.close(fd)
+EOP
+    [ "$(ls "$S/src" | wc -l)" = 600 ]
+    [ "$(k42_stat node_fds)" -lt 256 ]
+}
