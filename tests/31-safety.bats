@@ -62,7 +62,7 @@ import os, sys
 for i in range(600):
     fd = os.open(sys.argv[1], os.O_TMPFILE | os.O_WRONLY, 0o644)
     os.write(fd, b"x")
-    os.link(f"/proc/self/fd/{fd}", f"{sys.argv[1]}/{i}", follow_symlinks=True)
+    os.link(f"/proc/self/fd/{fd}", f"{sys.argv[1]}/{i}", src_dir_fd=0, follow_symlinks=True)
     os.close(fd)
 EOP
     [ "$(ls "$S/src" | wc -l)" = 600 ]
