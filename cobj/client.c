@@ -258,7 +258,10 @@ static bool process_gone(const struct client *client)
 
         if (client->pidfd >= 0)
                 return pidfd_ended(client->pidfd);
-        return proc_start_time(client->table->proc_fd, client->info.pid, &start_time) < 0 ||
+        if (kill(client->info.pid, 0) < 0 && errno == ESRCH)
+                return true;
+        /* That /proc cannot be read (EMFILE) does not mean that a process is gone. */
+        return proc_start_time(client->table->proc_fd, client->info.pid, &start_time) == 0 &&
                start_time != client->info.start_time;
 }
 
@@ -314,7 +317,9 @@ static struct client *find_checked(struct client_table *table, pid_t tid)
 
 static void watch(struct client_table *table, struct client *client)
 {
-        struct epoll_event event = {.events = EPOLLIN, .data.u64 = client->info.id};
+        /* Once: the pidfd stays readable for as long as anybody keeps the client. */
+        struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT,
+                                    .data.u64 = client->info.id};
 
         if (client->pidfd >= 0 &&
             epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, client->pidfd, &event) < 0)
