@@ -200,10 +200,11 @@ static void cache_thread(struct client_table *table, struct client *client, pid_
 
         g_mutex_lock(&table->lock);
         thread = locked_find_tid(table, tid);
-        if (thread && thread->client != client) /* the id went from one process to another */
-                locked_drop_threads(table, thread->client);
-        else if (thread || !client_alive(client))
+        /* client_end() has dropped, or is yet to drop, the threads of a client that it marked. */
+        if (!client_alive(client) || (thread && thread->client == client))
                 goto out;
+        if (thread) /* the id went from one process to another */
+                locked_drop_threads(table, thread->client);
         if (client->n_threads >= THREADS_MAX)
                 locked_drop_threads(table, client);
         thread = calloc(1, sizeof *thread);
@@ -350,11 +351,12 @@ static struct client *insert(struct client_table *table, struct client *client)
         atomic_fetch_add(&table->living, 1);
         client_ref(client); /* the table's own */
 
+        /* Both or neither: whoever finds it in the map and ends it must find its id to free. */
         g_mutex_lock(&table->lock);
+        id_table_publish(table->ids, client->info.id, client);
         client->next_by_pid = table->by_pid[bucket_of(client->info.pid)];
         table->by_pid[bucket_of(client->info.pid)] = client;
         g_mutex_unlock(&table->lock);
-        id_table_publish(table->ids, client->info.id, client);
         watch(table, client);
         return client;
 }
