@@ -163,7 +163,8 @@ static bool find_own(struct description *d, struct client *client, struct deriva
         g_autoptr(K42Xobj) xobj = NULL;
 
         g_mutex_lock(&d->lock);
-        for (GList *l = d->handles.head; l; l = l->next) {
+        /* The newest: one that is being ended may still stand before it. */
+        for (GList *l = d->handles.tail; l; l = l->prev) {
                 const struct open_client_data *data = l->data;
 
                 if (data->client == client) {
