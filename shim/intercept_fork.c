@@ -6,10 +6,12 @@
 #include "shim/fd_table.h"
 #include "shim/real.h"
 
+/* Marks if nothing has yet: fork() runs the handlers of pthread_atfork(3), ours and then the program's,
+ * and what those have opened and touched is settled. */
 static pid_t forked(pid_t pid)
 {
         if (pid == 0)
-                fd_table_mark_child();
+                (void)fd_table_mine();
         return pid;
 }
 

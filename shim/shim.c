@@ -16,7 +16,7 @@
 
 static void child_after_fork(void)
 {
-        fd_table_mark_child();
+        (void)fd_table_mine(); /* marks, if no earlier handler touched anything */
 }
 
 __attribute__((constructor)) static void shim_start(void)
