@@ -6,6 +6,7 @@
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -141,6 +142,22 @@ static void test_grandchild(void)
         fd_table_closing(SOME);
 }
 
+static int use_fast(void)
+{
+        return fd_table_settled(SOME) ? 1 : 0;
+}
+
+/* The fast test alone finds that it is a child. */
+static void test_fast_test_in_child(void)
+{
+        fd_table_opened(SOME, false);
+        fd_table_touched(SOME, 3);
+        g_assert_true(fd_table_settled(SOME));
+        g_assert_cmpint(in_clone(0, use_fast), ==, 0);
+        g_assert_true(fd_table_settled(SOME));
+        fd_table_closing(SOME);
+}
+
 static int meddle(void *ret_mine)
 {
         *(volatile int *)ret_mine = fd_table_mine();
@@ -168,38 +185,105 @@ static void test_borrowed_memory(void)
         fd_table_closing(SOME);
 }
 
+#define STORM_THREADS 8
+#define STORM_FDS     (64 * 2) /* two words, in which every thread has descriptors */
+
+static atomic_bool storm_over;
+
+/* Descriptor numbers are one thread's at a time, as the kernel gives them out; the words are
+ * everybody's.  What a thread says of its own must be there, whatever the others do next to it. */
 static void *storm_thread(void *data)
 {
-        unsigned seed = GPOINTER_TO_UINT(data);
+        const unsigned me = GPOINTER_TO_UINT(data);
+        unsigned seed = me, expected[STORM_FDS] = {0};
 
-        for (int i = 0; i < 100000; i++) {
-                const int fd = SOME + (int)(seed = seed * 1103515245 + 12345) % 64;
+        while (!atomic_load(&storm_over)) {
+                const unsigned k = (seed = seed * 1103515245 + 12345) >> 8,
+                               at = k % (STORM_FDS / STORM_THREADS) * STORM_THREADS + me;
+                const int fd = SOME + (int)at;
 
-                switch (seed >> 16 & 3) {
+                g_assert_cmpuint(fd_table_bits(fd), ==, expected[at]);
+                switch (seed >> 16 & 7) {
                 case 0:
-                        fd_table_opened(fd, seed & 1);
-                        break;
                 case 1:
+                        fd_table_opened(fd, seed >> 20 & 1);
+                        expected[at] = FD_ACTIVE | (seed >> 20 & 1 ? FD_COE : 0);
+                        break;
+                case 2:
                         fd_table_touched(fd, seed);
+                        expected[at] = FD_ACTIVE | (expected[at] & FD_COE);
+                        g_assert_cmpuint(fd_table_token(fd), ==, seed);
+                        break;
+                case 3:
+                        fd_table_set_coe(fd, seed >> 20 & 1);
+                        if (expected[at])
+                                expected[at] = FD_ACTIVE | (seed >> 20 & 1 ? FD_COE : 0);
+                        break;
+                case 4:
+                        fd_table_closing_range((unsigned)fd, (unsigned)fd);
+                        expected[at] = 0;
                         break;
                 default:
                         fd_table_closing(fd);
+                        expected[at] = 0;
                 }
         }
         return NULL;
 }
 
-/* Each thread on a word of its own number range, as descriptors are; the tables are one. */
+static void *checking_thread(void *data)
+{
+        while (!atomic_load(&storm_over))
+                g_assert_cmpint(fd_table_check(), ==, -1);
+        return NULL;
+}
+
 static void test_storm(void)
 {
-        pthread_t threads[8];
+        pthread_t threads[STORM_THREADS], checker;
 
-        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+        atomic_store(&storm_over, false);
+        pthread_create(&checker, NULL, checking_thread, NULL);
+        for (unsigned i = 0; i < STORM_THREADS; i++)
                 pthread_create(&threads[i], NULL, storm_thread, GUINT_TO_POINTER(i));
-        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+        g_usleep(500000);
+        atomic_store(&storm_over, true);
+        for (unsigned i = 0; i < STORM_THREADS; i++)
+                pthread_join(threads[i], NULL);
+        pthread_join(checker, NULL);
+        g_assert_cmpint(fd_table_check(), ==, -1);
+        fd_table_closing_range(SOME, UINT32_MAX);
+}
+
+static int look_in_storm(void)
+{
+        if (fd_table_check() >= 0 || !fd_table_mine())
+                return 1;
+        for (int fd = SOME; fd < SOME + STORM_FDS; fd++) {
+                const unsigned bits = fd_table_bits(fd);
+
+                if ((bits & FD_ACTIVE) && !(bits & FD_READY))
+                        return 2;
+                if (!(bits & FD_ACTIVE) && bits)
+                        return 3;
+        }
+        return fd_table_check() >= 0 ? 4 : 0;
+}
+
+/* Children made in the middle of it, from the memory of that moment. */
+static void test_children_in_storm(void)
+{
+        pthread_t threads[STORM_THREADS];
+
+        atomic_store(&storm_over, false);
+        for (unsigned i = 0; i < STORM_THREADS; i++)
+                pthread_create(&threads[i], NULL, storm_thread, GUINT_TO_POINTER(i));
+        for (int i = 0; i < 200; i++)
+                g_assert_cmpint(in_clone(0, look_in_storm), ==, 0);
+        atomic_store(&storm_over, true);
+        for (unsigned i = 0; i < STORM_THREADS; i++)
                 pthread_join(threads[i], NULL);
         fd_table_closing_range(SOME, UINT32_MAX);
-        g_assert_cmpint(fd_table_check(), ==, -1);
 }
 
 /* What the stand-in for the daemon does. */
@@ -334,9 +418,11 @@ int main(int argc, char **argv)
         g_test_add_func("/fd-table/numbers-without-bits", test_numbers_without_bits);
         g_test_add_func("/fd-table/ranges", test_ranges);
         g_test_add_func("/fd-table/child-marks", test_child_marks);
+        g_test_add_func("/fd-table/fast-test-in-child", test_fast_test_in_child);
         g_test_add_func("/fd-table/grandchild", test_grandchild);
         g_test_add_func("/fd-table/borrowed-memory", test_borrowed_memory);
         g_test_add_func("/fd-table/storm", test_storm);
+        g_test_add_func("/fd-table/children-in-storm", test_children_in_storm);
         g_test_add_func("/touch/once", test_touch);
         g_test_add_func("/touch/lies", test_lies);
         g_test_add_func("/touch/not-asked", test_not_asked);
