@@ -14,7 +14,9 @@ PATTERN = re.compile(r"""^(__)?(
   | getdents(64)? | getdirentries(64)? | (fd)?opendir | readdir(64)?(_r)? | closedir | seekdir | rewinddir | scandir(at)?(64)?
   | open(at)?(64)?(_2)? | creat(64)? | open_by_handle_at | mko?stemps?(64)? | f(re)?open(64)? | fdopen | tmpfile(64)? | fclose
   | close | closefrom | close_range | dup[23]? | fcntl(64)? | v?fork | _Fork | posix_spawnp? | popen | system | daemon | forkpty
-  | flock | lockf(64)? | aio_(read|write|fsync)(64)? | lio_listio(64)? | n?ftw(64)? | fts_(open|read|children) | glob(64)?
+  | flock | lockf(64)? | aio_(read|write|fsync)(64)? | lio_listio(64)? | n?ftw(64)? | fts(64)?_(open|read|children) | glob(64)?
+  | shm_open | memfd_create | posix_fadvise(64)? | clone | fcloseall | v?dprintf(_chk)?
+  | _IO_(f(d|re)?open | fclose | popen | proc_open | proc_close | file_(f?open|attach|read|write|seek|close))
 )(_nocancel)?$""", re.X)
 
 
