@@ -24,6 +24,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "shim/fd_table.h"
 
@@ -328,12 +329,97 @@ static void errors(void)
         tables_are_right();
 }
 
+/* A new child, in which all that is inherited is ready: 0 in it, as fork() says. */
+static pid_t new_child(void)
+{
+        const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
+
+        MUST(pid >= 0);
+        if (pid > 0)
+                await_child(pid);
+        return pid;
+}
+
+static void by_dprintf(FILE *stream)
+{
+        MUST(dprintf(fileno(stream), "%d", 42) == 2);
+}
+
+static void by_fflush(FILE *stream)
+{
+        MUST(fputc('x', stream) == 'x' && fflush(stream) == 0);
+}
+
+static void by_fread(FILE *stream)
+{
+        char text[10];
+
+        MUST(fread(text, 1, sizeof text, stream) == sizeof text);
+}
+
+static void by_getline(FILE *stream)
+{
+        char *line = NULL;
+        size_t room = 0;
+
+        MUST(getline(&line, &room, stream) > 0);
+        free(line);
+}
+
+static void by_fscanf(FILE *stream)
+{
+        char word[20];
+
+        MUST(fscanf(stream, "%19s", word) == 1);
+}
+
+static void by_fgetwc(FILE *stream)
+{
+        MUST(fgetwc(stream) != WEOF);
+}
+
+static void by_fseek(FILE *stream)
+{
+        MUST(fseek(stream, 1, SEEK_END) == 0);
+}
+
+/* What reads, writes and moves inside libc is seen, too. */
+static void stdio(void)
+{
+        static const struct {
+                const char *path, *mode;
+                void (*use)(FILE *stream);
+        } uses[] = {{"/dev/null", "w", by_dprintf},  {"/dev/null", "w", by_fflush},
+                    {"/etc/passwd", "r", by_fread},  {"/etc/passwd", "r", by_getline},
+                    {"/etc/passwd", "r", by_fscanf}, {"/etc/passwd", "r", by_fgetwc},
+                    {"/etc/passwd", "r", by_fseek}};
+
+        for (unsigned i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+                FILE *stream = fopen(uses[i].path, uses[i].mode);
+                int fd;
+
+                MUST(stream);
+                fd = fileno(stream);
+                MUST(state_is(fd, FD_ACTIVE));
+                if (new_child() == 0) {
+                        close(open_file(0)); /* the first call marks the tables */
+                        MUST(state_is(fd, FD_ACTIVE | FD_READY));
+                        uses[i].use(stream);
+                        MUST(state_is(fd, FD_ACTIVE));
+                        MUST(fclose(stream) == 0 && state_is(fd, 0));
+                        _exit(0);
+                }
+                MUST(fclose(stream) == 0);
+                MUST(state_is(fd, 0));
+        }
+}
+
 static const struct {
         const char *name;
         void (*run)(void);
 } cases[] = {{"atfork", atfork},       {"borrowed", borrowed}, {"raw-clone", raw_clone},
              {"close-all", close_all}, {"signals", signals},   {"spawns", spawns},
-             {"daemons", daemons},     {"errors", errors}};
+             {"daemons", daemons},     {"errors", errors},     {"stdio", stdio}};
 
 int main(int argc, char **argv)
 {
