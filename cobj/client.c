@@ -148,6 +148,7 @@ static struct client *client_make(struct client_table *table, const struct proc_
         g_queue_init(&client->handles);
         atomic_init(&client->refs, 1);
         atomic_init(&client->alive, true);
+        atomic_init(&client->watched, false);
         client->table = table;
         client->pidfd = pidfd;
         client->info = (struct client_info){
@@ -322,8 +323,11 @@ static void watch(struct client_table *table, struct client *client)
         struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT,
                                     .data.u64 = client->info.id};
 
-        if (client->pidfd >= 0 &&
-            epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, client->pidfd, &event) < 0)
+        if (client->pidfd < 0)
+                return;
+        if (epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, client->pidfd, &event) == 0)
+                atomic_store(&client->watched, true);
+        else
                 g_info("process %d: its exit will be noticed late: %s", (int)client->info.pid,
                        g_strerror(errno));
 }
@@ -439,7 +443,7 @@ static void collect_unwatched(uint64_t id, void *object, void *data)
         struct client *client = object;
         struct sweep *sweep = data;
 
-        if (client->pidfd < 0 && sweep->n < sweep->room && client_alive(client))
+        if (!atomic_load(&client->watched) && sweep->n < sweep->room && client_alive(client))
                 sweep->clients[sweep->n++] = client_ref(client);
 }
 

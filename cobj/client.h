@@ -9,7 +9,8 @@
  *
  * Identity is (pid, start time): a pid alone is reused.  A pidfd pins the process and tells of its
  * exit; one thread waits for all of them by epoll.  When no pidfd can be had (EMFILE) the client
- * works without, and its exit is noticed at the next client_table_sweep().
+ * works without, and its exit is noticed at the next client_table_sweep(); so it is when the kernel has no
+ * room for the watch.
  *
  * FUSE gives the caller's *thread* id, in the daemon's pid namespace, and 0 for callers that are not
  * visible from there and for the kernel itself.  The table maps threads to processes and caches the
@@ -62,7 +63,7 @@ struct client *client_table_peek(struct client_table *table, pid_t tid);
 /* The live client with this process id, or NULL.  A reference is passed to the caller. */
 struct client *client_table_find_pid(struct client_table *table, pid_t pid);
 
-/* Looks at every client that has no pidfd, and ends those whose process is gone. */
+/* Looks at every client whose exit nobody tells of, and ends those whose process is gone. */
 void client_table_sweep(struct client_table *table);
 
 /* Clients alive in the table, pid 0 not counted. */
