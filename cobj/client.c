@@ -257,14 +257,16 @@ static bool pidfd_ended(int pidfd)
 static bool process_gone(const struct client *client)
 {
         uint64_t start_time;
+        int r;
 
         if (client->pidfd >= 0)
                 return pidfd_ended(client->pidfd);
         if (kill(client->info.pid, 0) < 0 && errno == ESRCH)
                 return true;
-        /* That /proc cannot be read (EMFILE) does not mean that a process is gone. */
-        return proc_start_time(client->table->proc_fd, client->info.pid, &start_time) == 0 &&
-               start_time != client->info.start_time;
+        /* That /proc cannot be read (EMFILE) does not mean that a process is gone; that it says
+         * "not reaped" does. */
+        r = proc_start_time(client->table->proc_fd, client->info.pid, &start_time);
+        return r == -ESRCH || (r == 0 && start_time != client->info.start_time);
 }
 
 static bool has_thread(const struct client *client, pid_t tid)
@@ -365,29 +367,39 @@ static struct client *insert(struct client_table *table, struct client *client)
         return client;
 }
 
+/* A pidfd of the process that `info` tells of.  Returns 0, and -1 instead of a pidfd when none can
+ * be had, or -ESRCH when the process has ended. */
+static int open_pidfd(struct client_table *table, const struct proc_info *info, int *ret_pidfd)
+{
+        const int pidfd = (int)syscall(SYS_pidfd_open, info->pid, 0);
+        uint64_t start_time;
+        int r;
+
+        if (pidfd < 0) {
+                *ret_pidfd = -1;
+                return errno == ESRCH ? -ESRCH : 0;
+        }
+        /* It is of the process that was read about only if nothing changed. */
+        r = proc_start_time(table->proc_fd, info->pid, &start_time);
+        if (pidfd_ended(pidfd) || (r == 0 && start_time != info->start_time))
+                r = -ESRCH;
+        if (r < 0)
+                close(pidfd); /* which may have been the last one to be had */
+        *ret_pidfd = r < 0 ? -1 : pidfd;
+        return r == -ESRCH ? -ESRCH : 0;
+}
+
 static int make_client(struct client_table *table, pid_t tid, struct client **ret_client)
 {
         struct client *client;
         struct proc_info info;
-        int pidfd, r;
+        int pidfd = -1, r;
 
         r = proc_info_read(table->proc_fd, tid, &info);
+        if (r == 0)
+                r = open_pidfd(table, &info, &pidfd);
         if (r < 0)
-                return r;
-        pidfd = (int)syscall(SYS_pidfd_open, info.pid, 0);
-        if (pidfd < 0 && errno == ESRCH)
                 return -ESRCH;
-        if (pidfd >= 0) {
-                uint64_t start_time;
-
-                /* The pidfd is of the process that was read about only if nothing changed. */
-                if (pidfd_ended(pidfd) ||
-                    proc_start_time(table->proc_fd, info.pid, &start_time) < 0 ||
-                    start_time != info.start_time) {
-                        close(pidfd);
-                        return -ESRCH;
-                }
-        }
         client = client_make(table, &info, pidfd);
         if (!client) {
                 if (pidfd >= 0)

@@ -52,9 +52,9 @@ void client_table_free(struct client_table *table);
 typedef struct client_table K42ClientTable; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42ClientTable, client_table_free)
 
-/* The client of thread `tid`, made when it is new; a reference is passed to the caller.  Never fails
- * for want of information: what /proc does not tell is left empty.  Returns 0 or -ENOMEM.  For a
- * process that is already gone: -ESRCH (the caller then uses tid 0). */
+/* The client of thread `tid`, made when it is new; a reference is passed to the caller.  What /proc
+ * does not tell of it (comm, exe) is left empty.  Returns 0 or -ENOMEM.  For a process that is already
+ * gone, or new while there is no descriptor to read /proc with: -ESRCH (the caller then uses tid 0). */
 int client_table_get(struct client_table *table, pid_t tid, struct client **ret_client);
 
 /* As above, but only what is there already and cached; NULL otherwise.  No system call. */

@@ -12,7 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Reads /proc/PID/NAME into `text`, NUL-terminated; its length or -ESRCH. */
+/* Reads /proc/PID/NAME into `text`, NUL-terminated; its length, -ESRCH if there is no such process,
+ * another -errno if it cannot be looked at. */
 static ssize_t read_file(int proc_fd, pid_t pid, const char *name, char *text, size_t size)
 {
         char path[48];
@@ -22,13 +23,15 @@ static ssize_t read_file(int proc_fd, pid_t pid, const char *name, char *text, s
         snprintf(path, sizeof path, "%d/%s", (int)pid, name);
         fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-                return -ESRCH;
+                return errno == ENOENT ? -ESRCH : -errno;
         do
                 n = read(fd, text, size - 1);
         while (n < 0 && errno == EINTR);
-        close(fd);
         if (n <= 0)
-                return -ESRCH;
+                n = n == 0 ? -ESRCH : -errno;
+        close(fd);
+        if (n < 0)
+                return n;
         text[n] = '\0';
         return n;
 }
@@ -45,16 +48,21 @@ int proc_start_time(int proc_fd, pid_t pid, uint64_t *ret_start_time)
         char text[1024];
         const char *at;
         unsigned long long start_time;
+        long threads;
+        char state;
         ssize_t n = read_file(proc_fd, pid, "stat", text, sizeof text);
 
         if (n < 0)
                 return (int)n;
         at = strrchr(text, ')');
-        /* Fields 3 to 21, then the one. */
+        /* Fields 3 to 22. */
         if (!at || sscanf(at + 1,
-                          " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
-                          " %*d %*d %llu",
-                          &start_time) != 1)
+                          " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
+                          " %ld %*d %llu",
+                          &state, &threads, &start_time) != 3)
+                return -EPROTO;
+        /* Not yet reaped.  With other threads it is only the leader that has ended. */
+        if ((state == 'Z' || state == 'X') && threads <= 1)
                 return -ESRCH;
         *ret_start_time = start_time;
         return 0;
@@ -71,7 +79,7 @@ int proc_info_read(int proc_fd, pid_t tid, struct proc_info *ret_info)
                 return (int)n;
         if (!status_number(status, "\nTgid:", &pid) || !status_number(status, "\nPPid:", &ppid) ||
             !status_number(status, "\nUid:", &uid) || pid <= 0)
-                return -ESRCH;
+                return -EPROTO;
         *ret_info = (struct proc_info){.pid = (pid_t)pid, .ppid = (pid_t)ppid, .uid = (uid_t)uid};
         r = proc_start_time(proc_fd, (pid_t)pid, &ret_info->start_time);
         return r;

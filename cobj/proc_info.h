@@ -11,10 +11,11 @@ struct proc_info {
         uint64_t start_time; /* of the thread group leader, clock ticks since boot */
 };
 
-/* Of the process that thread `tid` belongs to.  Returns 0, or -ESRCH when it is not there (any more). */
+/* Of the process that thread `tid` belongs to.  Returns 0, -ESRCH when it is not there (any more) or has
+ * ended and is not reaped, or another -errno when it cannot be looked at (no descriptor to be had). */
 int proc_info_read(int proc_fd, pid_t tid, struct proc_info *ret_info);
 
-/* Field 22 of /proc/PID/stat.  Returns 0 or -ESRCH. */
+/* Field 22 of /proc/PID/stat.  Returns as above. */
 int proc_start_time(int proc_fd, pid_t pid, uint64_t *ret_start_time);
 
 /* /proc/PID/comm without its newline, and the target of /proc/PID/exe; malloc'ed, or NULL. */
