@@ -293,14 +293,76 @@ static void *storm_thread(void *data)
         return NULL;
 }
 
+#define MEETINGS_US G_USEC_PER_SEC
+
+struct meeting {
+        struct xobj *xobj;
+        atomic_uint begun, done; /* rounds */
+        atomic_bool over;
+};
+
+static void await(atomic_uint *what, unsigned value)
+{
+        /* No system call while the other one is about to come: they have to meet within
+         * nanoseconds.  On one processor it would never come. */
+        for (unsigned spins = 1; atomic_load(what) != value; spins++)
+                if (spins % 4096 == 0)
+                        g_thread_yield();
+}
+
+static void *meeting_thread(void *data)
+{
+        struct meeting *meeting = data;
+
+        for (unsigned round = 1;; round++) {
+                await(&meeting->begun, round);
+                if (atomic_load(&meeting->over))
+                        return NULL;
+                xobj_unref(meeting->xobj);
+                atomic_store(&meeting->done, round);
+        }
+}
+
 /*
  * Question 6 of 2006: decRefCount dropped its lock and then read the count again.  Two threads that
- * give their references back at the same moment would then both read 0 and free twice, or both read
- * what the other left and free never.  Here the one decrement's own result decides: being_freed()
- * runs exactly once for each handle (tear_down() compares the counts; ASan would see a second free,
- * LSan a missing one, and TSan the unlocked read).
+ * give their references back at the same moment then both read 0, and both free: a second
+ * being_freed() of a handle that is gone, which the counts show, and ASan as a use after free.
+ * (TSan sees the read of a count in memory that the other one frees.)  Here the one decrement's own
+ * result decides.  So the last two references of a handle are given back by two threads at once,
+ * for a second.
  */
 static void test_q6(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) me = client_of(f, getpid());
+        const int64_t deadline = g_get_monotonic_time() + MEETINGS_US;
+        struct meeting meeting = {.xobj = NULL};
+        unsigned round = 1;
+        pthread_t thread;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, meeting_thread, &meeting), ==, 0);
+        for (; g_get_monotonic_time() < deadline; round++) {
+                xhandle token = give(f, me, RIGHTS_ALL, 0);
+
+                meeting.xobj = cobj_get_xobj(f->cobj, token);
+                xobj_ref(meeting.xobj);
+                g_assert_true(xobj_free(f->cobj, token)); /* these two are the last ones now */
+                g_assert_cmpint(f->thing.freed, ==, round - 1);
+                atomic_store(&meeting.begun, round);
+                for (unsigned late = round % 64; late > 0;
+                     late--) /* it takes the other one a while */
+                        atomic_load(&meeting.over);
+                xobj_unref(meeting.xobj);
+                await(&meeting.done, round);
+                g_assert_cmpint(f->thing.freed, ==, round);
+        }
+        atomic_store(&meeting.over, true);
+        atomic_store(&meeting.begun, round);
+        pthread_join(thread, NULL);
+        g_test_message("%u handles", round - 1);
+}
+
+/* Everything at once; tear_down() compares the counts. */
+static void test_storm(struct fixture *f, gconstpointer data)
 {
         struct storm storm = {.f = f, .client = client_of(f, getpid())};
         pthread_t threads[8];
@@ -326,5 +388,6 @@ int main(int argc, char **argv)
         ADD("dead-client", test_dead_client);
         ADD("exiting-clients", test_exiting_clients);
         ADD("q6-one-decrement-decides", test_q6);
+        ADD("storm", test_storm);
         return g_test_run();
 }
