@@ -11,7 +11,11 @@
  * The end of a client is whoever flips `alive` first: the watcher (its pidfd became readable), a
  * lookup (the cached process is gone), or the sweep.  That one takes it out of the maps, tells
  * `exited`, and drops the table's reference.  The watcher gets the client's id from epoll, never a
- * pointer, because somebody else may have been first.
+ * pointer, because somebody else may have been first; and it gets it once (EPOLLONESHOT), because a
+ * pidfd stays readable as long as anybody keeps the client.
+ *
+ * That /proc can't be read (EMFILE) never means that a process is gone: a client that is ended
+ * loses its handles.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -91,17 +95,41 @@ bool client_alive(const struct client *client)
         return atomic_load(&client->alive);
 }
 
+static bool pidfd_ended(int pidfd)
+{
+        struct pollfd pollfd = {.fd = pidfd, .events = POLLIN};
+
+        return poll(&pollfd, 1, 0) > 0;
+}
+
+/* Asks the kernel, without trusting what the table believes. */
+static bool process_gone(const struct client *client)
+{
+        const pid_t pid = client->info.pid;
+        uint64_t start_time;
+        int r;
+
+        if (client->pidfd >= 0)
+                return pidfd_ended(client->pidfd);
+        r = proc_start_time(client->table->proc_fd, pid, &start_time);
+        if (r == 0)
+                return client->info.start_time != 0 && start_time != client->info.start_time;
+        return r == -ESRCH || !proc_has_thread(pid, pid);
+}
+
 void client_refresh(struct client *client)
 {
         char *comm, *exe;
+        bool alive;
 
         if (client->info.pid == 0)
                 return;
         comm = proc_comm(client->table->proc_fd, client->info.pid);
         exe = proc_exe(client->table->proc_fd, client->info.pid);
-        g_mutex_lock(&client->lock);
         /* The process may have ended meanwhile, and its id be another's: then keep the old ones. */
-        if (client_alive(client)) {
+        alive = client_alive(client) && !process_gone(client);
+        g_mutex_lock(&client->lock);
+        if (alive) {
                 if (comm) {
                         free(client->comm);
                         client->comm = g_steal_pointer(&comm);
@@ -148,7 +176,6 @@ static struct client *client_make(struct client_table *table, const struct proc_
         g_queue_init(&client->handles);
         atomic_init(&client->refs, 1);
         atomic_init(&client->alive, true);
-        atomic_init(&client->watched, false);
         client->table = table;
         client->pidfd = pidfd;
         client->info = (struct client_info){
@@ -246,39 +273,6 @@ static void client_end(struct client *client)
         client_unref(client);
 }
 
-static bool pidfd_ended(int pidfd)
-{
-        struct pollfd pollfd = {.fd = pidfd, .events = POLLIN};
-
-        return poll(&pollfd, 1, 0) > 0;
-}
-
-/* Asks the kernel, without trusting what the table believes. */
-static bool process_gone(const struct client *client)
-{
-        uint64_t start_time;
-        int r;
-
-        if (client->pidfd >= 0)
-                return pidfd_ended(client->pidfd);
-        if (kill(client->info.pid, 0) < 0 && errno == ESRCH)
-                return true;
-        /* That /proc cannot be read (EMFILE) does not mean that a process is gone; that it says
-         * "not reaped" does. */
-        r = proc_start_time(client->table->proc_fd, client->info.pid, &start_time);
-        return r == -ESRCH || (r == 0 && start_time != client->info.start_time);
-}
-
-static bool has_thread(const struct client *client, pid_t tid)
-{
-        char path[48];
-
-        if (tid == client->info.pid)
-                return true;
-        snprintf(path, sizeof path, "%d/task/%d", (int)client->info.pid, (int)tid);
-        return faccessat(client->table->proc_fd, path, F_OK, 0) == 0;
-}
-
 static struct client *locked_peek(struct client_table *table, pid_t tid)
 {
         struct client_thread *thread;
@@ -313,7 +307,7 @@ static struct client *find_checked(struct client_table *table, pid_t tid)
                 return NULL;
         if (process_gone(client))
                 client_end(client);
-        else if (has_thread(client, tid))
+        else if (tid == client->info.pid || proc_has_thread(client->info.pid, tid))
                 return client;
         client_unref(client);
         return NULL;
@@ -321,9 +315,7 @@ static struct client *find_checked(struct client_table *table, pid_t tid)
 
 static void watch(struct client_table *table, struct client *client)
 {
-        /* Once: the pidfd stays readable for as long as anybody keeps the client. */
-        struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT,
-                                    .data.u64 = client->info.id};
+        struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = client->info.id};
 
         if (client->pidfd < 0)
                 return;
@@ -334,21 +326,34 @@ static void watch(struct client_table *table, struct client *client)
                        g_strerror(errno));
 }
 
-/* Puts a new client, whose id is reserved, into the table, or finds that somebody else just did.
- * Takes over `client`'s reference; returns one for the caller. */
-static struct client *insert(struct client_table *table, struct client *client)
+/* The living client of the process that `info` is about: a reference, or NULL. */
+static struct client *find_process(struct client_table *table, const struct proc_info *info)
 {
-        g_autoptr(GMutexLocker) creating G_GNUC_UNUSED = g_mutex_locker_new(&table->create_lock);
-        struct client *there;
+        struct client *client;
 
         g_mutex_lock(&table->lock);
-        there = locked_find_pid(table, client->info.pid);
-        if (there && there->info.start_time == client->info.start_time)
-                client_ref(there);
-        else
-                there = NULL;
+        client = locked_find_pid(table, info->pid);
+        /* Without a start time the id alone has to do. */
+        if (client && info->start_time != 0 && client->info.start_time != 0 &&
+            client->info.start_time != info->start_time)
+                client = NULL;
+        if (client)
+                client_ref(client);
         g_mutex_unlock(&table->lock);
+        return client;
+}
+
+/* Puts a new client, whose id is reserved, into the table, or finds that somebody else just did.
+ * Takes over `client`'s reference; returns one for the caller. */
+static struct client *insert(struct client_table *table, struct client *client,
+                             const struct proc_info *info)
+{
+        struct client *there;
+
+        g_mutex_lock(&table->create_lock);
+        there = find_process(table, info);
         if (there) {
+                g_mutex_unlock(&table->create_lock);
                 id_table_unreserve(table->ids, client->info.id);
                 client_unref(client);
                 return there;
@@ -357,49 +362,70 @@ static struct client *insert(struct client_table *table, struct client *client)
         atomic_fetch_add(&table->living, 1);
         client_ref(client); /* the table's own */
 
-        /* Both or neither: whoever finds it in the map and ends it must find its id to free. */
         g_mutex_lock(&table->lock);
-        id_table_publish(table->ids, client->info.id, client);
         client->next_by_pid = table->by_pid[bucket_of(client->info.pid)];
         table->by_pid[bucket_of(client->info.pid)] = client;
+        /* Found by id and by process id at once, or client_end() would miss one of them. */
+        id_table_publish(table->ids, client->info.id, client);
         g_mutex_unlock(&table->lock);
+        g_mutex_unlock(&table->create_lock);
         watch(table, client);
         return client;
 }
 
-/* A pidfd of the process that `info` tells of.  Returns 0, and -1 instead of a pidfd when none can
- * be had, or -ESRCH when the process has ended. */
-static int open_pidfd(struct client_table *table, const struct proc_info *info, int *ret_pidfd)
+/* What `info` has to be when /proc can't be read.  Of a thread that is not its process's leader
+ * nobody can tell then whose it is. */
+static int guess_info(struct client_table *table, pid_t tid, struct proc_info *info)
 {
-        const int pidfd = (int)syscall(SYS_pidfd_open, info->pid, 0);
-        uint64_t start_time;
-        int r;
+        *info = (struct proc_info){.pid = tid};
+        if (!proc_has_thread(tid, tid))
+                return -ESRCH;
+        return proc_owner(table->proc_fd, tid, &info->uid);
+}
 
-        if (pidfd < 0) {
-                *ret_pidfd = -1;
-                return errno == ESRCH ? -ESRCH : 0;
-        }
-        /* It is of the process that was read about only if nothing changed. */
+/* A pidfd of the process that was read about, -1 if none is to be had; or -ESRCH. */
+static int pin_process(struct client_table *table, pid_t tid, const struct proc_info *info,
+                       int *ret_pidfd)
+{
+        int pidfd = (int)syscall(SYS_pidfd_open, info->pid, 0), r;
+        uint64_t start_time;
+
+        if (pidfd < 0 && errno == ESRCH)
+                return -ESRCH;
+        /* It is of that process only if nothing changed. */
         r = proc_start_time(table->proc_fd, info->pid, &start_time);
-        if (pidfd_ended(pidfd) || (r == 0 && start_time != info->start_time))
-                r = -ESRCH;
-        if (r < 0)
-                close(pidfd); /* which may have been the last one to be had */
-        *ret_pidfd = r < 0 ? -1 : pidfd;
-        return r == -ESRCH ? -ESRCH : 0;
+        if (r == -ESRCH || (r == 0 && info->start_time != 0 && start_time != info->start_time) ||
+            !proc_has_thread(info->pid, tid) || (pidfd >= 0 && pidfd_ended(pidfd))) {
+                if (pidfd >= 0)
+                        close(pidfd);
+                return -ESRCH;
+        }
+        *ret_pidfd = pidfd;
+        return 0;
 }
 
 static int make_client(struct client_table *table, pid_t tid, struct client **ret_client)
 {
         struct client *client;
         struct proc_info info;
-        int pidfd = -1, r;
+        int pidfd, r;
 
         r = proc_info_read(table->proc_fd, tid, &info);
-        if (r == 0)
-                r = open_pidfd(table, &info, &pidfd);
+        if (r < 0 && r != -ESRCH)
+                r = guess_info(table, tid, &info);
         if (r < 0)
-                return -ESRCH;
+                return r;
+        if (info.pid != tid) { /* a new thread, most likely of a process that is known */
+                client = find_process(table, &info);
+                if (client && !process_gone(client)) {
+                        *ret_client = client;
+                        return 0;
+                }
+                client_unref(client);
+        }
+        r = pin_process(table, tid, &info, &pidfd);
+        if (r < 0)
+                return r;
         client = client_make(table, &info, pidfd);
         if (!client) {
                 if (pidfd >= 0)
@@ -412,7 +438,7 @@ static int make_client(struct client_table *table, pid_t tid, struct client **re
                 client_unref(client);
                 return -ENOMEM;
         }
-        *ret_client = insert(table, client);
+        *ret_client = insert(table, client, &info);
         return 0;
 }
 
@@ -445,47 +471,32 @@ struct client *client_table_find_pid(struct client_table *table, pid_t pid)
         return client ? client_ref(client) : NULL;
 }
 
-struct sweep {
-        struct client **clients;
-        uint32_t n, room;
-};
-
-static void collect_unwatched(uint64_t id, void *object, void *data)
+static bool client_try_ref(void *object)
 {
-        struct client *client = object;
-        struct sweep *sweep = data;
+        client_ref(object); /* in the id table, so the table's reference is still there */
+        return true;
+}
 
-        if (!atomic_load(&client->watched) && sweep->n < sweep->room && client_alive(client))
-                sweep->clients[sweep->n++] = client_ref(client);
+static bool client_try_ref_unwatched(void *object)
+{
+        return !atomic_load(&((struct client *)object)->watched) && client_try_ref(object);
 }
 
 void client_table_sweep(struct client_table *table)
 {
-        struct sweep sweep = {.room = id_table_count(table->ids)};
+        struct client *client;
+        uint32_t cursor = 0;
 
-        if (sweep.room == 0)
-                return;
-        sweep.clients = calloc(sweep.room, sizeof *sweep.clients);
-        if (!sweep.clients)
-                return;
-        id_table_foreach(table->ids, collect_unwatched, &sweep);
-        for (uint32_t i = 0; i < sweep.n; i++) {
-                if (process_gone(sweep.clients[i]))
-                        client_end(sweep.clients[i]);
-                client_unref(sweep.clients[i]);
+        while ((client = id_table_next_ref(table->ids, &cursor, client_try_ref_unwatched))) {
+                if (process_gone(client))
+                        client_end(client);
+                client_unref(client);
         }
-        free(sweep.clients);
 }
 
 uint32_t client_table_count(struct client_table *table)
 {
         return atomic_load(&table->living);
-}
-
-static bool client_try_ref(void *object)
-{
-        client_ref(object); /* in the id table, so the table's reference is still there */
-        return true;
 }
 
 static void *watcher_thread(void *data)
@@ -559,24 +570,20 @@ int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *d
         return 0;
 }
 
-static void take_one(uint64_t id, void *object, void *data)
-{
-        *(struct client **)data = object;
-}
-
 void client_table_free(struct client_table *table)
 {
+        struct client *client;
+        uint32_t cursor = 0;
+
         if (!table)
                 return;
         if (table->watching) {
                 eventfd_write(table->stop_fd, 1);
                 pthread_join(table->watcher, NULL);
         }
-        for (struct client *client = NULL; table->ids; client = NULL) {
-                id_table_foreach(table->ids, take_one, &client);
-                if (!client)
-                        break;
+        while (table->ids && (client = id_table_next_ref(table->ids, &cursor, client_try_ref))) {
                 client_end(client);
+                client_unref(client);
         }
         client_unref(table->nobody);
         id_table_unref(table->ids);

@@ -9,8 +9,9 @@
  *
  * Identity is (pid, start time): a pid alone is reused.  A pidfd pins the process and tells of its
  * exit; one thread waits for all of them by epoll.  When no pidfd can be had (EMFILE) the client
- * works without, and its exit is noticed at the next client_table_sweep(); so it is when the kernel has no
- * room for the watch.
+ * works without, and its exit is noticed at the next client_table_sweep().  When not even /proc can be
+ * read then, its start time is 0, and a process that gets the same id before that sweep is taken for
+ * the same client.
  *
  * FUSE gives the caller's *thread* id, in the daemon's pid namespace, and 0 for callers that are not
  * visible from there and for the kernel itself.  The table maps threads to processes and caches the
@@ -52,9 +53,10 @@ void client_table_free(struct client_table *table);
 typedef struct client_table K42ClientTable; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42ClientTable, client_table_free)
 
-/* The client of thread `tid`, made when it is new; a reference is passed to the caller.  What /proc
- * does not tell of it (comm, exe) is left empty.  Returns 0 or -ENOMEM.  For a process that is already
- * gone, or new while there is no descriptor to read /proc with: -ESRCH (the caller then uses tid 0). */
+/* The client of thread `tid`, made when it is new; a reference is passed to the caller.  Never fails
+ * for want of information: what /proc does not tell is left empty.  Returns 0 or -ENOMEM.  For a
+ * process that is already gone, and for a thread of which nobody can tell the process because no
+ * descriptor is left: -ESRCH (the caller then uses tid 0). */
 int client_table_get(struct client_table *table, pid_t tid, struct client **ret_client);
 
 /* As above, but only what is there already and cached; NULL otherwise.  No system call. */
@@ -63,7 +65,7 @@ struct client *client_table_peek(struct client_table *table, pid_t tid);
 /* The live client with this process id, or NULL.  A reference is passed to the caller. */
 struct client *client_table_find_pid(struct client_table *table, pid_t pid);
 
-/* Looks at every client whose exit nobody tells of, and ends those whose process is gone. */
+/* Looks at every client that the watcher does not hear of, and ends those whose process is gone. */
 void client_table_sweep(struct client_table *table);
 
 /* Clients alive in the table, pid 0 not counted. */

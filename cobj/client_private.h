@@ -13,7 +13,7 @@ struct client {
         struct client_table *table;
         atomic_int refs;
         atomic_bool alive;
-        atomic_bool watched; /* its exit wakes the watcher */
+        atomic_bool watched; /* the watcher will hear of its exit; else the sweep has to look */
         GQueue handles; /* of struct xobj.client_link, under cobj.lock */
 
         struct client *next_by_pid;    /* under client_table.lock, like the next two */

@@ -3,10 +3,11 @@
  * Chunk c has 64 << c slots, so that 26 chunk pointers reach every index and none ever moves.
  * Chunks are made when they are needed and freed with the table.
  *
- * A reader takes no lock.  It loads the slot's object first and its generation second; the writer
- * that frees raises the generation first and clears the object second.  So a reader that finds the
- * generation it asked for has seen the object of that generation: a newer object or NULL could only
- * be seen after the newer generation.
+ * A reader takes no lock.  It looks at the slot's generation, loads the object, and looks at the
+ * generation again; the writer that frees clears the object first and raises the generation second.
+ * So an object that is older than the generation asked for is gone by the time that the first look
+ * succeeds (an id may have been guessed before it was given), and one that is newer could only be
+ * seen together with a newer generation, at the second look.
  */
 #include "cobj/id_table.h"
 
@@ -18,6 +19,7 @@
 
 #define CHUNK_BITS 6
 #define CHUNKS     (32 - CHUNK_BITS)
+#define STEP       1024 /* slots that id_table_next_ref() looks at without giving the lock up */
 
 struct slot {
         _Atomic(void *) object;
@@ -161,6 +163,8 @@ void *id_table_get(struct id_table *table, uint64_t id)
 
         if (!slot || ID_GENERATION(id) == 0)
                 return NULL;
+        if (atomic_load_explicit(&slot->generation, memory_order_acquire) != ID_GENERATION(id))
+                return NULL;
         object = atomic_load_explicit(&slot->object, memory_order_acquire);
         if (atomic_load_explicit(&slot->generation, memory_order_acquire) != ID_GENERATION(id))
                 return NULL;
@@ -183,8 +187,8 @@ static void locked_retire(struct id_table *table, uint64_t id)
 
         if (generation == 0)
                 generation = 1;
+        atomic_store_explicit(&slot->object, NULL, memory_order_relaxed);
         atomic_store_explicit(&slot->generation, generation, memory_order_release);
-        atomic_store_explicit(&slot->object, NULL, memory_order_release);
         slot->next_free = table->free_head;
         table->free_head = ID_INDEX(id);
         atomic_fetch_sub_explicit(&table->used, 1, memory_order_relaxed);
@@ -219,13 +223,46 @@ void id_table_foreach(struct id_table *table, void (*fn)(uint64_t id, void *obje
 
         for (uint32_t index = table->first; index < table->next; index++) {
                 struct slot *slot = known_slot(table, index);
-                void *object = atomic_load_explicit(&slot->object, memory_order_relaxed);
+                /* Published without the lock. */
+                void *object = atomic_load_explicit(&slot->object, memory_order_acquire);
 
                 if (object)
                         fn(ID_MAKE(atomic_load_explicit(&slot->generation, memory_order_relaxed),
                                    index),
                            object, data);
         }
+}
+
+/* Looks at up to STEP slots from *index on.  An object, or NULL and *index where to go on. */
+static void *locked_next_ref(struct id_table *table, uint32_t *index, bool (*try_ref)(void *object))
+{
+        const uint32_t end = table->next - *index > STEP ? *index + STEP : table->next;
+
+        while (*index < end) {
+                struct slot *slot = known_slot(table, (*index)++);
+                void *object = atomic_load_explicit(&slot->object, memory_order_acquire);
+
+                if (object && try_ref(object))
+                        return object;
+        }
+        return NULL;
+}
+
+void *id_table_next_ref(struct id_table *table, uint32_t *cursor, bool (*try_ref)(void *object))
+{
+        void *object = NULL;
+        bool more = true;
+
+        if (*cursor < table->first)
+                *cursor = table->first;
+        while (!object && more) {
+                g_mutex_lock(&table->lock);
+                more = *cursor < table->next;
+                if (more)
+                        object = locked_next_ref(table, cursor, try_ref);
+                g_mutex_unlock(&table->lock);
+        }
+        return object;
 }
 
 const char *id_format(uint64_t id, char buf[static ID_STRING_MAX])

@@ -62,6 +62,12 @@ uint32_t id_table_count(struct id_table *table);
 void id_table_foreach(struct id_table *table, void (*fn)(uint64_t id, void *object, void *data),
                       void *data);
 
+/* Steps through the ids in use: an object on which try_ref() said true, called as by
+ * id_table_get_ref(); NULL at the end.  *cursor is 0 before the first call and belongs to the table
+ * then.  What is in use from the first call to the last is met exactly once, what comes or goes in
+ * between at most once.  Needs no memory, and gives the lock up now and then. */
+void *id_table_next_ref(struct id_table *table, uint32_t *cursor, bool (*try_ref)(void *object));
+
 /* "INDEX.GENERATION", decimal; the text form of ids in every output; returns `buf`. */
 const char *id_format(uint64_t id, char buf[static ID_STRING_MAX]);
 

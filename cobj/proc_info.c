@@ -6,19 +6,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-/* Reads /proc/PID/NAME into `text`, NUL-terminated; its length, -ESRCH if there is no such process,
- * another -errno if it cannot be looked at. */
+/* Reads /proc/PID/NAME into `text`, NUL-terminated; its length or -errno, -ESRCH if it is gone. */
 static ssize_t read_file(int proc_fd, pid_t pid, const char *name, char *text, size_t size)
 {
         char path[48];
         ssize_t n;
-        int fd;
+        int fd, err;
 
         snprintf(path, sizeof path, "%d/%s", (int)pid, name);
         fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
@@ -27,11 +27,10 @@ static ssize_t read_file(int proc_fd, pid_t pid, const char *name, char *text, s
         do
                 n = read(fd, text, size - 1);
         while (n < 0 && errno == EINTR);
-        if (n <= 0)
-                n = n == 0 ? -ESRCH : -errno;
+        err = n < 0 ? errno : ESRCH;
         close(fd);
-        if (n < 0)
-                return n;
+        if (n <= 0)
+                return -err;
         text[n] = '\0';
         return n;
 }
@@ -45,24 +44,23 @@ static bool status_number(const char *status, const char *key, long *ret_number)
 
 int proc_start_time(int proc_fd, pid_t pid, uint64_t *ret_start_time)
 {
-        char text[1024];
+        char text[1024], state;
         const char *at;
         unsigned long long start_time;
         long threads;
-        char state;
         ssize_t n = read_file(proc_fd, pid, "stat", text, sizeof text);
 
         if (n < 0)
                 return (int)n;
         at = strrchr(text, ')');
-        /* Fields 3 to 22. */
+        /* Fields 3, 20 and 22. */
         if (!at || sscanf(at + 1,
                           " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
                           " %ld %*d %llu",
                           &state, &threads, &start_time) != 3)
                 return -EPROTO;
-        /* Not yet reaped.  With other threads it is only the leader that has ended. */
-        if ((state == 'Z' || state == 'X') && threads <= 1)
+        /* A leader that ended before its threads looks like a zombie, too. */
+        if ((state == 'Z' || state == 'X' || state == 'x') && threads <= 1)
                 return -ESRCH;
         *ret_start_time = start_time;
         return 0;
@@ -78,11 +76,32 @@ int proc_info_read(int proc_fd, pid_t tid, struct proc_info *ret_info)
         if (n < 0)
                 return (int)n;
         if (!status_number(status, "\nTgid:", &pid) || !status_number(status, "\nPPid:", &ppid) ||
-            !status_number(status, "\nUid:", &uid) || pid <= 0)
+            !status_number(status, "\nUid:", &uid))
                 return -EPROTO;
+        if (pid <= 0) /* released while it was read */
+                return -ESRCH;
         *ret_info = (struct proc_info){.pid = (pid_t)pid, .ppid = (pid_t)ppid, .uid = (uid_t)uid};
         r = proc_start_time(proc_fd, (pid_t)pid, &ret_info->start_time);
         return r;
+}
+
+bool proc_has_thread(pid_t pid, pid_t tid)
+{
+        /* Signal 0 is not sent, the kernel only looks for whom it would be.  Being forbidden to
+         * send one (EPERM, or what a security module says) means that there is somebody. */
+        return syscall(SYS_tgkill, pid, tid, 0) == 0 || errno != ESRCH;
+}
+
+int proc_owner(int proc_fd, pid_t pid, uid_t *ret_uid)
+{
+        char path[16];
+        struct stat st;
+
+        snprintf(path, sizeof path, "%d", (int)pid);
+        if (fstatat(proc_fd, path, &st, 0) < 0)
+                return -ESRCH;
+        *ret_uid = st.st_uid;
+        return 0;
 }
 
 char *proc_comm(int proc_fd, pid_t pid)

@@ -8,7 +8,8 @@
  *                           once more whether the client still lives, and ends it if not
  *   xobj_free()             whoever takes the token out of the table (id_table_free() says true to
  *                           exactly one caller) takes it off the lists and drops the table's
- * reference xobj_unref()            the last reference, decided by the value that the one decrement
+ *                           reference
+ *   xobj_unref()            the last reference, decided by the value that the one decrement
  * returned, runs being_freed() and drops the references on object and client
  *
  * A client that exits is marked dead before its handles are ended, and a new handle is listed
@@ -280,6 +281,8 @@ int xobj_restrict(struct xobj *xobj, access_rights match, access_rights nomatch)
         uint64_t old = atomic_load(&xobj->rights);
         access_rights old_match, old_nomatch;
 
+        if (!access_rights_subset(nomatch, match))
+                return -EINVAL;
         do {
                 unpack_rights(old, &old_match, &old_nomatch);
                 if (!access_rights_subset(match, old_match) ||
@@ -343,31 +346,13 @@ unsigned client_free_handles(struct cobj *cobj, struct client *client)
         return n;
 }
 
-struct visit {
-        struct xobj **xobjs;
-        size_t n, room;
-};
-
-static void collect(uint64_t id, void *object, void *data)
-{
-        struct visit *visit = data;
-
-        if (visit->n < visit->room)
-                visit->xobjs[visit->n++] = xobj_ref(object);
-}
-
 void cobj_foreach_handle(struct cobj *cobj, void (*fn)(struct xobj *xobj, void *data), void *data)
 {
-        /* Room for what comes in meanwhile; what does not fit is newer than the call. */
-        struct visit visit = {.room = id_table_count(cobj->xobjs) + 64};
+        struct xobj *xobj;
+        uint32_t cursor = 0;
 
-        visit.xobjs = calloc(visit.room, sizeof(struct xobj *));
-        if (!visit.xobjs)
-                return;
-        id_table_foreach(cobj->xobjs, collect, &visit);
-        for (size_t i = 0; i < visit.n; i++) {
-                fn(visit.xobjs[i], data);
-                xobj_unref(visit.xobjs[i]);
+        while ((xobj = id_table_next_ref(cobj->xobjs, &cursor, xobj_try_ref))) {
+                fn(xobj, data);
+                xobj_unref(xobj);
         }
-        free(visit.xobjs);
 }

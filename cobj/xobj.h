@@ -164,7 +164,8 @@ struct client *xobj_client(const struct xobj *xobj);
 struct client_data *xobj_client_data(const struct xobj *xobj);
 void xobj_get_rights(const struct xobj *xobj, access_rights *ret_match, access_rights *ret_nomatch);
 
-/* Shrinks the rights.  -EPERM if a new set is not a subset of the old one. */
+/* Shrinks the rights.  -EPERM if a new set is not a subset of the old one; -EINVAL if `nomatch` is
+ * not a subset of `match`. */
 int xobj_restrict(struct xobj *xobj, access_rights match, access_rights nomatch);
 
 /* Ends the handle.  Returns false if the token was stale (somebody else ended it first). */
@@ -173,5 +174,6 @@ bool xobj_free(struct cobj *cobj, xhandle token);
 /* Ends all handles of a client, as when its process has exited.  Returns how many. */
 unsigned client_free_handles(struct cobj *cobj, struct client *client);
 
-/* Calls fn with every handle; a reference is held meanwhile, no lock. */
+/* Calls fn with every handle; a reference is held meanwhile, no lock.  Handles that are there from
+ * beginning to end are met exactly once, others at most once. */
 void cobj_foreach_handle(struct cobj *cobj, void (*fn)(struct xobj *xobj, void *data), void *data);

@@ -2,6 +2,7 @@
 /* The client table, with real processes as clients. */
 #include <errno.h>
 #include <glib.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -9,9 +10,25 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cobj/client.h"
+
+#ifdef __has_feature /* clang */
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+/* The children that have a second thread are forked from here, where the watcher runs. */
+const char *__tsan_default_options(void);
+
+const char *__tsan_default_options(void)
+{
+        return "die_after_fork=0";
+}
+#endif
 
 struct fixture {
         struct client_table *table;
@@ -43,12 +60,20 @@ static void tear_down(struct fixture *f, gconstpointer data)
                         f->exited); /* each is told of once, and once when it ends */
 }
 
-/* A child that waits until it is killed. */
-static pid_t start_child(const char *name)
+static void *pause_thread(void *ret_tid)
 {
-        char byte = 0;
+        if (ret_tid)
+                *(volatile pid_t *)ret_tid = (pid_t)syscall(SYS_gettid);
+        for (;;)
+                pause();
+        return NULL;
+}
+
+/* A child that waits; with a second thread if `ret_tid` is given. */
+static pid_t start_child(const char *name, pid_t *ret_tid)
+{
         int fds[2];
-        pid_t pid;
+        pid_t pid, tid = 0;
 
         g_assert_cmpint(pipe(fds), ==, 0);
         pid = fork();
@@ -57,14 +82,23 @@ static pid_t start_child(const char *name)
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (name)
                         prctl(PR_SET_NAME, name);
-                if (write(fds[1], &byte, 1) != 1)
+                if (ret_tid) {
+                        volatile pid_t *shared = &tid;
+                        pthread_t thread;
+
+                        pthread_create(&thread, NULL, pause_thread, &tid);
+                        while (*shared == 0)
+                                usleep(100);
+                }
+                if (write(fds[1], &tid, sizeof tid) != sizeof tid)
                         _exit(1);
-                for (;;)
-                        pause();
+                pause_thread(NULL);
         }
-        g_assert_cmpint(read(fds[0], &byte, 1), ==, 1); /* its name is set */
-        close(fds[0]);
         close(fds[1]);
+        g_assert_cmpint(read(fds[0], &tid, sizeof tid), ==, sizeof tid);
+        close(fds[0]);
+        if (ret_tid)
+                *ret_tid = tid;
         return pid;
 }
 
@@ -84,7 +118,7 @@ static void wait_until_dead(struct client *client)
 
 static void test_process(struct fixture *f, gconstpointer data)
 {
-        pid_t pid = start_child("a) b (\nc");
+        pid_t pid = start_child("a) b (\nc", NULL);
         g_autoptr(K42Client) client = NULL, again = NULL, found = NULL;
         g_autofree char *comm = NULL, *exe = NULL, *self = NULL;
 
@@ -109,30 +143,22 @@ static void test_process(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(client_table_count(f->table), ==, 0);
 }
 
-/* Of this process: its second thread asks, as FUSE would, by its own id. */
-static void *asking_thread(void *data)
+static void test_threads(struct fixture *f, gconstpointer data)
 {
-        struct fixture *f = data;
-        const pid_t tid = (pid_t)syscall(SYS_gettid);
+        pid_t tid, pid = start_child(NULL, &tid);
         g_autoptr(K42Client) by_thread = NULL, by_process = NULL, cached = NULL;
 
-        g_assert_cmpint(tid, !=, getpid());
+        g_assert_cmpint(tid, !=, pid);
         g_assert_null(client_table_peek(f->table, tid));
         g_assert_cmpint(client_table_get(f->table, tid, &by_thread), ==, 0);
-        g_assert_cmpint(client_info(by_thread)->pid, ==, getpid());
-        g_assert_cmpint(client_table_get(f->table, getpid(), &by_process), ==, 0);
+        g_assert_cmpint(client_info(by_thread)->pid, ==, pid);
+        g_assert_cmpint(client_table_get(f->table, pid, &by_process), ==, 0);
         g_assert_true(by_thread == by_process);
         cached = client_table_peek(f->table, tid);
         g_assert_true(cached == by_thread);
-        return NULL;
-}
-
-static void test_threads(struct fixture *f, gconstpointer data)
-{
-        pthread_t thread;
-
-        g_assert_cmpint(pthread_create(&thread, NULL, asking_thread, f), ==, 0);
-        pthread_join(thread, NULL);
+        end_child(pid);
+        wait_until_dead(by_thread);
+        g_assert_null(client_table_peek(f->table, tid));
 }
 
 static void test_gone(struct fixture *f, gconstpointer data)
@@ -160,37 +186,336 @@ static void test_nobody(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(client_table_count(f->table), ==, 0);
 }
 
-/* No descriptor for a pidfd is to be had: the client works, and the sweep notices its exit. */
+/* Takes every descriptor there is, and gives them back. */
+struct no_fds {
+        struct rlimit before;
+        int fds[64], n;
+};
+
+static void take_fds(struct no_fds *no)
+{
+        struct rlimit now;
+        int next = dup(0);
+
+        g_assert_cmpint(next, >=, 0);
+        close(next);
+        getrlimit(RLIMIT_NOFILE, &no->before);
+        now = (struct rlimit){.rlim_cur = (rlim_t)next + 1, .rlim_max = no->before.rlim_max};
+        g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &now), ==, 0);
+        for (no->n = 0; no->n < 64 && (no->fds[no->n] = dup(0)) >= 0;)
+                no->n++;
+        g_assert_cmpint(no->n, ==, 1);
+}
+
+static void give_back_fds(struct no_fds *no)
+{
+        setrlimit(RLIMIT_NOFILE, &no->before);
+        while (no->n > 0)
+                close(no->fds[--no->n]);
+}
+
+/* No descriptor is to be had: the client works, lives as long as its process, and is swept. */
 static void test_without_pidfd(struct fixture *f, gconstpointer data)
 {
-        pid_t pid = start_child(NULL);
-        g_autoptr(K42Client) client = NULL;
-        struct rlimit before, now;
-        int fds[64], n = 0, last;
+        pid_t tid, pid = start_child(NULL, &tid);
+        g_autoptr(K42Client) client = NULL, again = NULL, other = NULL;
+        struct no_fds no;
+        int r, r_thread;
 
-        getrlimit(RLIMIT_NOFILE, &before);
-        last = dup(0);
-        close(last);
-        /* /proc's files need one descriptor at a time; the pidfd would be held beside them. */
-        now = (struct rlimit){.rlim_cur = (rlim_t)last + 1, .rlim_max = before.rlim_max};
-        g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &now), ==, 0);
-        while (n < 64 && (fds[n] = dup(0)) >= 0)
-                n++;
-        g_assert_cmpint(n, ==, 1);
-        close(fds[0]);
-        (void)client_table_get(f->table, pid, &client);
-        setrlimit(RLIMIT_NOFILE, &before);
-        if (!client) { /* the pidfd was had, and then /proc could not be read: an error, no more */
-                g_assert_cmpint(client_table_get(f->table, pid, &client), ==, 0);
-                end_child(pid);
-                wait_until_dead(client);
-                return;
+        take_fds(&no);
+        r = client_table_get(f->table, pid, &client);
+        client_table_sweep(f->table);
+        if (r == 0)
+                r = client_table_get(f->table, pid, &again);
+        r_thread = client_table_get(f->table, tid, &other); /* may work, or be nobody's */
+        give_back_fds(&no);
+
+        g_assert_cmpint(r, ==, 0);
+        g_assert_true(again == client);
+        g_assert_true(r_thread == -ESRCH || (r_thread == 0 && other == client));
+        g_assert_cmpint(client_info(client)->pid, ==, pid);
+        g_assert_true(client_alive(client));
+        client_table_sweep(f->table);
+        g_assert_true(client_alive(client));
+        g_assert_cmpuint(client_table_count(f->table), ==, 1);
+        kill(pid, SIGKILL);
+        waitid(P_PID, (id_t)pid, NULL, WEXITED | WNOWAIT); /* a zombie has ended, too */
+        client_table_sweep(f->table);
+        g_assert_false(client_alive(client));
+        g_assert_cmpuint(client_table_count(f->table), ==, 0);
+        end_child(pid);
+}
+
+/* A client that was made in better times goes on working when there is no descriptor. */
+static void test_no_descriptor_later(struct fixture *f, gconstpointer data)
+{
+        pid_t tid, pid = start_child(NULL, &tid);
+        g_autoptr(K42Client) client = NULL, again = NULL, by_thread = NULL;
+        struct no_fds no;
+        int r, r_thread;
+
+        g_assert_cmpint(client_table_get(f->table, tid, &client), ==, 0);
+        take_fds(&no);
+        r = client_table_get(f->table, pid, &again);
+        r_thread = client_table_get(f->table, tid, &by_thread);
+        client_refresh(client);
+        client_table_sweep(f->table);
+        give_back_fds(&no);
+        g_assert_cmpint(r, ==, 0);
+        g_assert_true(again == client);
+        g_assert_cmpint(r_thread, ==, 0);
+        g_assert_true(by_thread == client);
+        g_assert_true(client_alive(client));
+        end_child(pid);
+        wait_until_dead(client);
+}
+
+/* Somebody holds on to a client whose process is gone: the watcher must not spin meanwhile. */
+static void test_watcher_rests(struct fixture *f, gconstpointer data)
+{
+        pid_t pid = start_child(NULL, NULL);
+        g_autoptr(K42Client) client = NULL;
+        struct timespec before, after;
+        double used;
+
+        g_assert_cmpint(client_table_get(f->table, pid, &client), ==, 0);
+        end_child(pid);
+        wait_until_dead(client);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        g_usleep(500000);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+        used = (double)(after.tv_sec - before.tv_sec) +
+               (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+        g_test_message("%.4f s of processor time in half a second", used);
+        g_assert_cmpfloat(used, <, 0.03);
+}
+
+/* A child with a given process id, or -1 and errno. */
+static pid_t start_child_as(pid_t pid)
+{
+        struct clone_args args = {
+                .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1};
+        pid_t child = -1;
+
+        /* An id may be free a moment later than waitpid() says. */
+        for (int i = 0; i < 100 && child < 0 && (i == 0 || errno == EEXIST); i++) {
+                if (i > 0)
+                        g_usleep(1000);
+                child = (pid_t)syscall(SYS_clone3, &args, sizeof args);
         }
+        if (child == 0) {
+                syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+                for (;;)
+                        syscall(SYS_nanosleep, &(struct timespec){.tv_sec = 1000}, NULL);
+        }
+        return child;
+}
+
+static bool skip_without_set_tid(pid_t child)
+{
+        if (child >= 0)
+                return false;
+        g_test_skip("a process id can't be chosen here (clone3 with set_tid), or was taken");
+        return true;
+}
+
+/* A process id is used again at once: another process, another client. */
+static void test_pid_reuse(struct fixture *f, gconstpointer data)
+{
+        for (int round = 0; round < 20; round++) {
+                pid_t pid = start_child(NULL, NULL), second;
+                g_autoptr(K42Client) before = NULL, after = NULL;
+
+                g_assert_cmpint(client_table_get(f->table, pid, &before), ==, 0);
+                end_child(pid);
+                second = start_child_as(pid);
+                if (skip_without_set_tid(second))
+                        return;
+                g_assert_cmpint(client_table_get(f->table, pid, &after), ==, 0);
+                g_assert_true(after != before);
+                wait_until_dead(before);
+                g_assert_true(client_alive(after));
+                g_assert_cmpuint(client_info(after)->id, !=, client_info(before)->id);
+                g_assert_cmpuint(client_info(after)->start_time, >=,
+                                 client_info(before)->start_time);
+                end_child(second);
+                wait_until_dead(after);
+        }
+}
+
+static void *thread_until_told(void *data)
+{
+        const int *fds = data; /* where to say the thread's id, and what to wait for */
+        pid_t tid = (pid_t)syscall(SYS_gettid);
+        char byte;
+
+        if (write(fds[0], &tid, sizeof tid) != sizeof tid || read(fds[1], &byte, 1) != 1)
+                _exit(1);
+        return NULL;
+}
+
+/* The id of a thread becomes that of another process, while the thread's own process lives on: the
+ * cached answer must not be used. */
+static void test_tid_reuse(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) before = NULL, after = NULL, again = NULL, cached = NULL;
+        int say[2], tell[2];
+        pid_t tid, pid, second;
+
+        g_assert_true(pipe(say) == 0 && pipe(tell) == 0);
+        pid = fork();
+        if (pid == 0) {
+                pthread_t thread;
+                int fds[2] = {say[1], tell[0]};
+
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                pthread_create(&thread, NULL, thread_until_told, fds);
+                pause_thread(NULL);
+        }
+        close(say[1]);
+        g_assert_cmpint(read(say[0], &tid, sizeof tid), ==, sizeof tid);
+        close(say[0]);
+        g_assert_cmpint(client_table_get(f->table, tid, &before), ==, 0);
+        g_assert_cmpint(client_info(before)->pid, ==, pid);
+        g_assert_cmpint(write(tell[1], "", 1), ==, 1);
+        close(tell[0]);
+        close(tell[1]);
+        second = start_child_as(tid);
+        if (!skip_without_set_tid(second)) {
+                cached = client_table_peek(f->table, tid);
+                g_assert_true(cached == before); /* that is what makes it a trap */
+                g_assert_cmpint(client_table_get(f->table, tid, &after), ==, 0);
+                g_assert_cmpint(client_info(after)->pid, ==, tid);
+                g_assert_true(after != before);
+                g_assert_cmpint(client_table_get(f->table, tid, &again), ==, 0);
+                g_assert_true(again == after);
+                g_assert_true(client_alive(before));
+                end_child(second);
+                wait_until_dead(after);
+        }
+        end_child(pid);
+        wait_until_dead(before);
+}
+
+static void *exec_thread(void *data)
+{
+        usleep(50000);
+        execlp("sleep", "sleep", "1000", NULL);
+        _exit(127);
+}
+
+/* A thread that is not the leader calls exec and takes the leader's place: the process goes on. */
+static void test_exec_in_thread(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) client = NULL, again = NULL;
+        g_autofree char *comm = NULL;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                pthread_t thread;
+
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                pthread_create(&thread, NULL, exec_thread, NULL);
+                pause_thread(NULL);
+        }
+        g_assert_cmpint(client_table_get(f->table, pid, &client), ==, 0);
+        for (int i = 0; i < 200 && g_strcmp0(comm, "sleep") != 0; i++) {
+                g_usleep(10000);
+                g_free(comm);
+                client_refresh(client);
+                comm = client_dup_comm(client);
+        }
+        g_assert_cmpstr(comm, ==, "sleep");
+        g_usleep(50000);
+        g_assert_true(client_alive(client));
+        g_assert_cmpint(client_table_get(f->table, pid, &again), ==, 0);
+        g_assert_true(again == client);
+        end_child(pid);
+        wait_until_dead(client);
+}
+
+/* The leader's thread ends before the others: the process goes on. */
+static void test_leader_ends(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) client = NULL, by_thread = NULL;
+        pid_t tid = 0, pid;
+        int fds[2];
+
+        g_assert_cmpint(pipe(fds), ==, 0);
+        pid = fork();
+        if (pid == 0) {
+                pthread_t thread;
+
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                pthread_create(&thread, NULL, pause_thread, &tid);
+                while (*(volatile pid_t *)&tid == 0)
+                        usleep(100);
+                if (write(fds[1], &tid, sizeof tid) != sizeof tid)
+                        _exit(1);
+                syscall(SYS_exit, 0); /* this thread only */
+        }
+        close(fds[1]);
+        g_assert_cmpint(read(fds[0], &tid, sizeof tid), ==, sizeof tid);
+        close(fds[0]);
+        g_usleep(50000);
+        g_assert_cmpint(client_table_get(f->table, tid, &by_thread), ==, 0);
+        g_assert_cmpint(client_info(by_thread)->pid, ==, pid);
+        g_assert_cmpint(client_table_get(f->table, pid, &client), ==, 0);
+        g_assert_true(client == by_thread);
         client_table_sweep(f->table);
         g_assert_true(client_alive(client));
         end_child(pid);
-        client_table_sweep(f->table);
         wait_until_dead(client);
+}
+
+/* Processes end while several threads ask for them and sweep: each ends once, nothing is left. */
+struct churn {
+        struct fixture *f;
+        _Atomic pid_t pid;
+        atomic_bool stop;
+};
+
+static void *churn_thread(void *data)
+{
+        struct churn *churn = data;
+
+        for (unsigned i = 0; !atomic_load(&churn->stop); i++) {
+                struct client *client;
+
+                if (client_table_get(churn->f->table, atomic_load(&churn->pid), &client) == 0)
+                        client_unref(client);
+                client = client_table_find_pid(churn->f->table, atomic_load(&churn->pid));
+                client_unref(client);
+                if (i % 64 == 0)
+                        client_table_sweep(churn->f->table);
+        }
+        return NULL;
+}
+
+static void test_churn(struct fixture *f, gconstpointer data)
+{
+        struct churn churn = {.f = f};
+        pthread_t threads[3];
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_create(&threads[i], NULL, churn_thread, &churn);
+        for (int i = 0; i < 300; i++) {
+                pid_t pid = fork();
+
+                if (pid == 0) {
+                        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = 500000}, NULL);
+                        _exit(0);
+                }
+                atomic_store(&churn.pid, pid);
+                waitpid(pid, NULL, 0);
+        }
+        atomic_store(&churn.stop, true);
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_join(threads[i], NULL);
+        for (int i = 0; i < 200 && client_table_count(f->table) > 0; i++)
+                g_usleep(10000);
+        g_assert_cmpuint(client_table_count(f->table), ==, 0);
+        g_assert_cmpint(f->appeared, >, 0);
 }
 
 struct race {
@@ -212,7 +537,7 @@ static void *race_thread(void *data)
 static void test_one_client_for_all(struct fixture *f, gconstpointer data)
 {
         for (int round = 0; round < 30; round++) {
-                struct race race = {.f = f, .pid = start_child(NULL)};
+                struct race race = {.f = f, .pid = start_child(NULL, NULL)};
                 pthread_t threads[8];
 
                 for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
@@ -261,6 +586,13 @@ int main(int argc, char **argv)
         ADD("gone", test_gone);
         ADD("nobody", test_nobody);
         ADD("without-pidfd", test_without_pidfd);
+        ADD("no-descriptor-later", test_no_descriptor_later);
+        ADD("watcher-rests", test_watcher_rests);
+        ADD("pid-reuse", test_pid_reuse);
+        ADD("tid-reuse", test_tid_reuse);
+        ADD("exec-in-thread", test_exec_in_thread);
+        ADD("leader-ends", test_leader_ends);
+        ADD("churn", test_churn);
         ADD("one-client-for-all", test_one_client_for_all);
         ADD("many-threads", test_many_threads);
         return g_test_run();

@@ -102,6 +102,38 @@ static void test_ref_and_foreach(void)
         g_assert_null(id_table_get_ref(table, ids[0], accept));
 }
 
+static bool odd_only(void *object)
+{
+        return ((int *)object - things) % 2 == 1;
+}
+
+/* More slots than are looked at under one hold of the lock, most of them empty. */
+static void test_next(void)
+{
+        g_autoptr(K42IdTable) table = id_table_new(5, 100000);
+        uint64_t ids[10000], more;
+        uint32_t cursor = 0;
+        int *object;
+
+        g_assert_null(id_table_next_ref(table, &cursor, accept));
+        for (unsigned i = 0; i < G_N_ELEMENTS(ids); i++)
+                id_table_alloc(table, &things[i % 1000], &ids[i]);
+        for (unsigned i = 0; i < G_N_ELEMENTS(ids); i++)
+                if (i != 0 && i != 3001 && i != 3002 && i != 9999)
+                        id_table_free(table, ids[i]);
+        id_table_reserve(table, &more); /* not published: not met */
+        cursor = 0;
+        object = id_table_next_ref(table, &cursor, accept);
+        g_assert_true(object == &things[0]);
+        object = id_table_next_ref(table, &cursor, odd_only);
+        g_assert_true(object == &things[1]); /* of 3001 */
+        object = id_table_next_ref(table, &cursor, odd_only);
+        g_assert_true(object == &things[999]); /* of 9999; 3002 was refused */
+        g_assert_null(id_table_next_ref(table, &cursor, accept));
+        g_assert_null(id_table_next_ref(table, &cursor, accept));
+        id_table_unreserve(table, more);
+}
+
 static void test_text(void)
 {
         const uint64_t ids[] = {1, ID_MAKE(1, 1), ID_MAKE(1, 0), UINT64_MAX, ID_MAKE(7, 42)};
@@ -168,6 +200,54 @@ static void test_storm(void)
         id_table_unref(storm.table);
 }
 
+/*
+ * An id that was guessed: the generation after the present one.  The slot goes from one generation
+ * to the next all the time; objects of even generations are things[0], of odd ones things[1].
+ */
+struct guess {
+        struct id_table *table;
+        _Atomic uint64_t current;
+        atomic_bool started, stop;
+        unsigned wrong; /* of the guessing thread */
+};
+
+static void *guess_thread(void *data)
+{
+        struct guess *guess = data;
+
+        atomic_store(&guess->started, true);
+        while (!atomic_load(&guess->stop)) {
+                const uint64_t id = atomic_load(&guess->current) + (UINT64_C(1) << 32);
+                void *object = id_table_get(guess->table, id);
+
+                if (object && object != &things[ID_GENERATION(id) & 1])
+                        guess->wrong++;
+        }
+        return NULL;
+}
+
+static void test_guessed(void)
+{
+        struct guess guess = {.table = id_table_new(1, 1)};
+        pthread_t thread;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, guess_thread, &guess), ==, 0);
+        while (!atomic_load(&guess.started))
+                ;
+        for (unsigned i = 0; i < 2000000; i++) {
+                uint64_t id;
+
+                g_assert_cmpint(id_table_reserve(guess.table, &id), ==, 0);
+                id_table_publish(guess.table, id, &things[ID_GENERATION(id) & 1]);
+                atomic_store(&guess.current, id);
+                g_assert_true(id_table_free(guess.table, id));
+        }
+        atomic_store(&guess.stop, true);
+        pthread_join(thread, NULL);
+        g_assert_cmpuint(guess.wrong, ==, 0);
+        id_table_unref(guess.table);
+}
+
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
@@ -175,7 +255,9 @@ int main(int argc, char **argv)
         g_test_add_func("/id-table/limit-and-first", test_limit_and_first);
         g_test_add_func("/id-table/reserve", test_reserve);
         g_test_add_func("/id-table/ref-and-foreach", test_ref_and_foreach);
+        g_test_add_func("/id-table/next", test_next);
         g_test_add_func("/id-table/text", test_text);
         g_test_add_func("/id-table/storm", test_storm);
+        g_test_add_func("/id-table/guessed", test_guessed);
         return g_test_run();
 }

@@ -2,6 +2,7 @@
 /* Object handles and xhandles on a made-up server object that counts what happens to it. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,6 +16,14 @@ struct thing {
         struct server_object object; /* must be first */
         struct cobj *cobj;
         atomic_int refs, freed, emptied;
+        bool keep;               /* do not free client data, but mark it */
+        struct thing_data *kept; /* of one thread at a time */
+};
+
+struct thing_data {
+        struct client_data base; /* must be first */
+        struct thing_data *next;
+        atomic_bool ended;
 };
 
 struct fixture {
@@ -36,9 +45,9 @@ static void thing_unref(struct server_object *object)
 static int thing_give(struct server_object *object, struct client *client, access_rights match,
                       access_rights nomatch, const void *how, struct object_handle *ret_handle)
 {
-        struct client_data *data = calloc(1, sizeof *data);
+        struct thing_data *data = calloc(1, sizeof *data);
         int r = give_access_internal(((struct thing *)object)->cobj, object, client, match, nomatch,
-                                     data, ret_handle);
+                                     &data->base, ret_handle);
 
         if (r < 0)
                 free(data);
@@ -47,8 +56,17 @@ static int thing_give(struct server_object *object, struct client *client, acces
 
 static void thing_being_freed(struct server_object *object, const struct xobj *xobj)
 {
-        atomic_fetch_add(&((struct thing *)object)->freed, 1);
-        free(xobj_client_data(xobj));
+        struct thing *thing = (struct thing *)object;
+        struct thing_data *ended = (struct thing_data *)xobj_client_data(xobj);
+
+        atomic_fetch_add(&thing->freed, 1);
+        if (!thing->keep) {
+                free(ended);
+                return;
+        }
+        g_assert_false(atomic_exchange(&ended->ended, true));
+        ended->next = thing->kept;
+        thing->kept = ended;
 }
 
 static void thing_emptied(struct server_object *object)
@@ -97,6 +115,12 @@ static void tear_down(struct fixture *f, gconstpointer data)
         g_assert_cmpint(f->given_notices, ==, f->freed_notices);
         g_assert_cmpint(f->thing.freed, ==, f->freed_notices);
         g_assert_cmpint(f->thing.refs, ==, 0);
+        while (f->thing.kept) {
+                struct thing_data *next = f->thing.kept->next;
+
+                free(f->thing.kept);
+                f->thing.kept = next;
+        }
         cobj_free(f->cobj);
         server_object_clear(&f->thing.object);
 }
@@ -191,6 +215,7 @@ static void test_restrict(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(match, ==, RIGHT_READ | RIGHT_DUPLICATE);
         g_assert_cmpuint(nomatch, ==, RIGHT_READ);
         g_assert_cmpint(xobj_restrict(xobj, match, RIGHT_DUPLICATE), ==, -EPERM);
+        g_assert_cmpint(xobj_restrict(xobj, RIGHT_DUPLICATE, RIGHT_READ), ==, -EINVAL);
         xobj_free(f->cobj, token);
 }
 
@@ -293,75 +318,6 @@ static void *storm_thread(void *data)
         return NULL;
 }
 
-#define MEETINGS_US G_USEC_PER_SEC
-
-struct meeting {
-        struct xobj *xobj;
-        atomic_uint begun, done; /* rounds */
-        atomic_bool over;
-};
-
-static void await(atomic_uint *what, unsigned value)
-{
-        /* No system call while the other one is about to come: they have to meet within
-         * nanoseconds.  On one processor it would never come. */
-        for (unsigned spins = 1; atomic_load(what) != value; spins++)
-                if (spins % 4096 == 0)
-                        g_thread_yield();
-}
-
-static void *meeting_thread(void *data)
-{
-        struct meeting *meeting = data;
-
-        for (unsigned round = 1;; round++) {
-                await(&meeting->begun, round);
-                if (atomic_load(&meeting->over))
-                        return NULL;
-                xobj_unref(meeting->xobj);
-                atomic_store(&meeting->done, round);
-        }
-}
-
-/*
- * Question 6 of 2006: decRefCount dropped its lock and then read the count again.  Two threads that
- * give their references back at the same moment then both read 0, and both free: a second
- * being_freed() of a handle that is gone, which the counts show, and ASan as a use after free.
- * (TSan sees the read of a count in memory that the other one frees.)  Here the one decrement's own
- * result decides.  So the last two references of a handle are given back by two threads at once,
- * for a second.
- */
-static void test_q6(struct fixture *f, gconstpointer data)
-{
-        g_autoptr(K42Client) me = client_of(f, getpid());
-        const int64_t deadline = g_get_monotonic_time() + MEETINGS_US;
-        struct meeting meeting = {.xobj = NULL};
-        unsigned round = 1;
-        pthread_t thread;
-
-        g_assert_cmpint(pthread_create(&thread, NULL, meeting_thread, &meeting), ==, 0);
-        for (; g_get_monotonic_time() < deadline; round++) {
-                xhandle token = give(f, me, RIGHTS_ALL, 0);
-
-                meeting.xobj = cobj_get_xobj(f->cobj, token);
-                xobj_ref(meeting.xobj);
-                g_assert_true(xobj_free(f->cobj, token)); /* these two are the last ones now */
-                g_assert_cmpint(f->thing.freed, ==, round - 1);
-                atomic_store(&meeting.begun, round);
-                for (unsigned late = round % 64; late > 0;
-                     late--) /* it takes the other one a while */
-                        atomic_load(&meeting.over);
-                xobj_unref(meeting.xobj);
-                await(&meeting.done, round);
-                g_assert_cmpint(f->thing.freed, ==, round);
-        }
-        atomic_store(&meeting.over, true);
-        atomic_store(&meeting.begun, round);
-        pthread_join(thread, NULL);
-        g_test_message("%u handles", round - 1);
-}
-
-/* Everything at once; tear_down() compares the counts. */
 static void test_storm(struct fixture *f, gconstpointer data)
 {
         struct storm storm = {.f = f, .client = client_of(f, getpid())};
@@ -376,6 +332,294 @@ static void test_storm(struct fixture *f, gconstpointer data)
         client_unref(storm.client);
 }
 
+/* Two threads that do something to the same moment, many times. */
+struct duel {
+        struct fixture *f;
+        void (*act)(struct duel *duel, unsigned who);
+        struct xobj *xobj;
+        xhandle tokens[2];
+        atomic_uint at[2]; /* the round that each has been told to do … */
+        atomic_uint done;  /* … and how many have done theirs */
+        atomic_bool stop;
+        int64_t until;     /* µs of the monotonic clock */
+        atomic_uint freed; /* by xobj_free()'s own account */
+};
+
+/* They meet most closely when both spin; the other one may have no processor, though. */
+static void rest(unsigned spins)
+{
+        if (spins > 2000)
+                sched_yield();
+}
+
+static void *second_of_duel(void *data)
+{
+        struct duel *duel = data;
+
+        for (unsigned round = 1;; round++) {
+                for (unsigned i = 0; atomic_load(&duel->at[0]) < round; i++) {
+                        if (atomic_load(&duel->stop))
+                                return NULL;
+                        rest(i);
+                }
+                atomic_store(&duel->at[1], round);
+                duel->act(duel, 1);
+                atomic_fetch_add(&duel->done, 1);
+        }
+}
+
+static void duel_round(struct duel *duel, unsigned round)
+{
+        atomic_store(&duel->done, 0);
+        atomic_store(&duel->at[0], round);
+        for (unsigned i = 0; atomic_load(&duel->at[1]) < round; i++)
+                rest(i);
+        duel->act(duel, 0);
+        for (unsigned i = 0; atomic_load(&duel->done) == 0; i++)
+                rest(i);
+}
+
+#define DUELS     30000u
+#define DUELS_MIN 500u
+#define DUELS_US  (3 * G_USEC_PER_SEC) /* a busy machine need not fight all of them */
+
+static bool fight_on(struct duel *duel, unsigned round)
+{
+        if (round == 1)
+                duel->until = g_get_monotonic_time() + DUELS_US;
+        return round <= DUELS_MIN || (round <= DUELS && g_get_monotonic_time() < duel->until);
+}
+
+static void unref_one(struct duel *duel, unsigned who)
+{
+        xobj_unref(duel->xobj);
+}
+
+/*
+ * Question 6 of 2006: decRefCount dropped its lock and then read the count again.  Two threads that
+ * give their references back at the same moment would then both read 0 and free twice.  Here the
+ * one decrement's own result decides.
+ */
+static void test_q6(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) me = client_of(f, getpid());
+        struct duel duel = {.f = f, .act = unref_one};
+        pthread_t thread;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, second_of_duel, &duel), ==, 0);
+        for (unsigned round = 1; fight_on(&duel, round); round++) {
+                xhandle token = give(f, me, RIGHTS_ALL, 0);
+
+                duel.xobj = cobj_get_xobj(f->cobj, token);
+                xobj_ref(duel.xobj);
+                g_assert_true(xobj_free(f->cobj, token));
+                g_assert_cmpuint(f->thing.freed, ==, round - 1); /* two references are left */
+                duel_round(&duel, round);
+                g_assert_cmpuint(f->thing.freed, ==, round);
+        }
+        atomic_store(&duel.stop, true);
+        pthread_join(thread, NULL);
+}
+
+static void free_one(struct duel *duel, unsigned who)
+{
+        if (xobj_free(duel->f->cobj, duel->tokens[who]))
+                atomic_fetch_add(&duel->freed, 1);
+}
+
+/* One handle, ended by two: one of them is told that it did it. */
+static void test_free_twice(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) me = client_of(f, getpid());
+        struct duel duel = {.f = f, .act = free_one};
+        pthread_t thread;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, second_of_duel, &duel), ==, 0);
+        for (unsigned round = 1; fight_on(&duel, round); round++) {
+                duel.tokens[0] = duel.tokens[1] = give(f, me, RIGHTS_ALL, 0);
+                duel_round(&duel, round);
+                g_assert_cmpuint(duel.freed, ==, round);
+                g_assert_cmpuint(f->thing.freed, ==, round);
+                g_assert_cmpuint(f->thing.emptied, ==, round);
+        }
+        atomic_store(&duel.stop, true);
+        pthread_join(thread, NULL);
+}
+
+/* The object's last two handles go at the same moment: one notice. */
+static void test_last_two(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) me = client_of(f, getpid());
+        struct duel duel = {.f = f, .act = free_one};
+        pthread_t thread;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, second_of_duel, &duel), ==, 0);
+        for (unsigned round = 1; fight_on(&duel, round); round++) {
+                duel.tokens[0] = give(f, me, RIGHTS_ALL, 0);
+                duel.tokens[1] = give(f, me, RIGHTS_ALL, 0);
+                duel_round(&duel, round);
+                g_assert_cmpuint(duel.freed, ==, 2 * round);
+                g_assert_cmpuint(f->thing.emptied, ==, round);
+        }
+        atomic_store(&duel.stop, true);
+        pthread_join(thread, NULL);
+}
+
+/* A handle is translated while it is ended: the client data can be used or the token is stale. */
+static void trans_or_free(struct duel *duel, unsigned who)
+{
+        struct xobj *xobj;
+
+        if (who == 0) {
+                free_one(duel, 0);
+                return;
+        }
+        while (xhandle_trans(duel->f->cobj, duel->tokens[0], NULL, RIGHT_READ, &xobj) == 0) {
+                struct thing_data *td = (struct thing_data *)xobj_client_data(xobj);
+
+                g_assert_false(atomic_load(&td->ended));
+                atomic_fetch_add(&td->base.reads, 1);
+                g_assert_cmpuint(xobj_token(xobj), ==, duel->tokens[0]);
+                g_assert_false(atomic_load(&td->ended));
+                xobj_unref(xobj);
+        }
+}
+
+static void test_trans_against_free(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Client) me = client_of(f, getpid());
+        struct duel duel = {.f = f, .act = trans_or_free};
+        pthread_t thread;
+
+        f->thing.keep = true;
+
+        g_assert_cmpint(pthread_create(&thread, NULL, second_of_duel, &duel), ==, 0);
+        for (unsigned round = 1; fight_on(&duel, round); round++) {
+                duel.tokens[0] = give(f, me, RIGHT_READ, RIGHT_READ);
+                duel_round(&duel, round);
+                g_assert_cmpuint(f->thing.freed, ==, round);
+        }
+        atomic_store(&duel.stop, true);
+        pthread_join(thread, NULL);
+}
+
+/* What is there all the time is visited, however much comes in meanwhile at lower indexes. */
+struct census {
+        struct fixture *f;
+        struct client *client;
+        xhandle old[100];
+        unsigned seen, all;
+};
+
+static void take_census(struct xobj *xobj, void *data)
+{
+        struct census *census = data;
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(census->old); i++)
+                if (census->old[i] == xobj_token(xobj))
+                        census->seen++;
+        census->all++;
+}
+
+static void *busy_thread(void *data)
+{
+        struct census *census = data;
+        xhandle tokens[200];
+
+        for (int i = 0; i < 300; i++) {
+                for (unsigned k = 0; k < G_N_ELEMENTS(tokens); k++)
+                        tokens[k] = give(census->f, census->client, RIGHTS_ALL, 0);
+                for (unsigned k = 0; k < G_N_ELEMENTS(tokens); k++)
+                        g_assert_true(xobj_free(census->f->cobj, tokens[k]));
+        }
+        return NULL;
+}
+
+static void test_foreach(struct fixture *f, gconstpointer data)
+{
+        struct census census = {.f = f, .client = client_of(f, getpid())};
+        xhandle low[400];
+        pthread_t threads[2];
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(low); i++)
+                low[i] = give(f, census.client, RIGHTS_ALL, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(census.old); i++)
+                census.old[i] = give(f, census.client, RIGHTS_ALL, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(low); i++)
+                xobj_free(f->cobj, low[i]);
+        cobj_foreach_handle(f->cobj, take_census, &census);
+        g_assert_cmpuint(census.all, ==, G_N_ELEMENTS(census.old));
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_create(&threads[i], NULL, busy_thread, &census);
+        for (int i = 0; i < 3000; i++) {
+                census.seen = 0;
+                cobj_foreach_handle(f->cobj, take_census, &census);
+                g_assert_cmpuint(census.seen, ==, G_N_ELEMENTS(census.old));
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_join(threads[i], NULL);
+        g_assert_cmpuint(client_free_handles(f->cobj, census.client), ==, G_N_ELEMENTS(census.old));
+        client_unref(census.client);
+}
+
+/* Several threads give handles to children that exit at once; nothing may be left of them. */
+struct givers {
+        struct fixture *f;
+        _Atomic pid_t pids[500];
+        atomic_int gave;
+};
+
+static void *giver_thread(void *data)
+{
+        struct givers *givers = data;
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(givers->pids); i++) {
+                struct client *client;
+                struct object_handle oh;
+                pid_t pid;
+
+                while ((pid = atomic_load(&givers->pids[i])) == 0)
+                        g_usleep(20);
+                if (client_table_get(cobj_clients(givers->f->cobj), pid, &client) < 0)
+                        continue;
+                while (give_access_by_server(&givers->f->thing.object, client, RIGHTS_ALL, 0, NULL,
+                                             &oh) == 0)
+                        if (atomic_fetch_add(&givers->gave, 1) % 16 == 15)
+                                g_usleep(20); /* let them come to their end */
+                client_unref(client);
+        }
+        return NULL;
+}
+
+static void test_exit_storm(struct fixture *f, gconstpointer data)
+{
+        struct givers givers = {.f = f};
+        pthread_t threads[3];
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_create(&threads[i], NULL, giver_thread, &givers);
+        for (unsigned i = 0; i < G_N_ELEMENTS(givers.pids); i++) {
+                pid_t pid = fork();
+
+                g_assert_cmpint(pid, >=, 0);
+                if (pid == 0)
+                        _exit(0);
+                atomic_store(&givers.pids[i], pid);
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+                pthread_join(threads[i], NULL);
+        for (unsigned i = 0; i < G_N_ELEMENTS(givers.pids); i++)
+                waitpid(givers.pids[i], NULL, 0);
+        for (int i = 0; i < 500 && client_table_count(cobj_clients(f->cobj)) > 0; i++)
+                g_usleep(10000);
+        g_test_message("%d handles were given to exiting processes", givers.gave);
+        g_assert_cmpint(givers.gave, >, 0);
+        g_assert_cmpuint(client_table_count(cobj_clients(f->cobj)), ==, 0);
+        for (int i = 0; i < 500 && cobj_handle_count(f->cobj) > 0; i++)
+                g_usleep(10000);
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 0);
+}
+
 #define ADD(name, function)                                                                        \
         g_test_add("/xobj/" name, struct fixture, NULL, set_up, function, tear_down)
 
@@ -387,7 +631,12 @@ int main(int argc, char **argv)
         ADD("last-client", test_last_client);
         ADD("dead-client", test_dead_client);
         ADD("exiting-clients", test_exiting_clients);
-        ADD("q6-one-decrement-decides", test_q6);
+        ADD("exit-storm", test_exit_storm);
         ADD("storm", test_storm);
+        ADD("q6_one_decrement_decides", test_q6);
+        ADD("free-twice", test_free_twice);
+        ADD("last-two", test_last_two);
+        ADD("trans-against-free", test_trans_against_free);
+        ADD("foreach", test_foreach);
         return g_test_run();
 }
