@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The wrappers that make and end descriptors.  What they tell the tables is said after the real call
- * for a new descriptor, and before it for one that goes (fd_table.h has the reason).
+ * The wrappers that make and end descriptors.  What they tell the tables is said after the real
+ * call for a new descriptor, and before it for one that goes (fd_table.h has the reason).
  */
 #include <errno.h>
 #include <linux/close_range.h>
@@ -63,21 +63,25 @@ WRAP_OPEN(__open)
 WRAP_OPEN(__open64)
 WRAP_OPENAT(openat)
 WRAP_OPENAT(openat64)
-WRAP_MAKE(__open_2, (const char *path, int flags), (path, flags), flags & O_CLOEXEC)
-WRAP_MAKE(__open64_2, (const char *path, int flags), (path, flags), flags & O_CLOEXEC)
-WRAP_MAKE(__openat_2, (int dir, const char *path, int flags), (dir, path, flags), flags & O_CLOEXEC)
-WRAP_MAKE(__openat64_2, (int dir, const char *path, int flags), (dir, path, flags), flags & O_CLOEXEC)
+WRAP_MAKE(__open_2, (const char *path, int flags), (path, flags), flags &O_CLOEXEC)
+WRAP_MAKE(__open64_2, (const char *path, int flags), (path, flags), flags &O_CLOEXEC)
+WRAP_MAKE(__openat_2, (int dir, const char *path, int flags), (dir, path, flags), flags &O_CLOEXEC)
+WRAP_MAKE(__openat64_2, (int dir, const char *path, int flags), (dir, path, flags),
+          flags &O_CLOEXEC)
 WRAP_MAKE(creat, (const char *path, mode_t mode), (path, mode), false)
 WRAP_MAKE(creat64, (const char *path, mode_t mode), (path, mode), false)
-WRAP_MAKE(open_by_handle_at, (int mount, struct file_handle *handle, int flags), (mount, handle, flags), flags & O_CLOEXEC)
+WRAP_MAKE(open_by_handle_at, (int mount, struct file_handle *handle, int flags),
+          (mount, handle, flags), flags &O_CLOEXEC)
 WRAP_MAKE(mkstemp, (char *template), (template), false)
 WRAP_MAKE(mkstemp64, (char *template), (template), false)
-WRAP_MAKE(mkostemp, (char *template, int flags), (template, flags), flags & O_CLOEXEC)
-WRAP_MAKE(mkostemp64, (char *template, int flags), (template, flags), flags & O_CLOEXEC)
+WRAP_MAKE(mkostemp, (char *template, int flags), (template, flags), flags &O_CLOEXEC)
+WRAP_MAKE(mkostemp64, (char *template, int flags), (template, flags), flags &O_CLOEXEC)
 WRAP_MAKE(mkstemps, (char *template, int suffix), (template, suffix), false)
 WRAP_MAKE(mkstemps64, (char *template, int suffix), (template, suffix), false)
-WRAP_MAKE(mkostemps, (char *template, int suffix, int flags), (template, suffix, flags), flags & O_CLOEXEC)
-WRAP_MAKE(mkostemps64, (char *template, int suffix, int flags), (template, suffix, flags), flags & O_CLOEXEC)
+WRAP_MAKE(mkostemps, (char *template, int suffix, int flags), (template, suffix, flags),
+          flags &O_CLOEXEC)
+WRAP_MAKE(mkostemps64, (char *template, int suffix, int flags), (template, suffix, flags),
+          flags &O_CLOEXEC)
 
 #define WRAP_CLOSE(name)                                                                           \
         EXPORT int name(int fd)                                                                    \
@@ -144,6 +148,12 @@ EXPORT int dup3(int from, int to, int flags)
         return duped(from, REAL(dup3)(from, to, flags), flags & O_CLOEXEC);
 }
 
+static bool locks(int command)
+{
+        return command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK ||
+               command == F_OFD_SETLKW;
+}
+
 /* After the fact: what a command means for the tables. */
 static int fcntl_done(int fd, int command, long arg, int r)
 {
@@ -156,8 +166,8 @@ static int fcntl_done(int fd, int command, long arg, int r)
         return r;
 }
 
-/* The third argument is an int, a long or a pointer, or is not there: as a long it is passed on as it
- * came, whatever it was. */
+/* The third argument is an int, a long or a pointer, or is not there: as a long it is passed on as
+ * it came, whatever it was. */
 #define WRAP_FCNTL(name)                                                                           \
         EXPORT int name(int fd, int command, ...)                                                  \
         {                                                                                          \
@@ -166,6 +176,8 @@ static int fcntl_done(int fd, int command, long arg, int r)
                 va_start(ap, command);                                                             \
                 arg = va_arg(ap, long);                                                            \
                 va_end(ap);                                                                        \
+                if (locks(command)) /* as flock() does; the other commands are about the tables */ \
+                        touch(fd);                                                                 \
                 return fcntl_done(fd, command, arg, REAL(name)(fd, command, arg));                 \
         }
 WRAP_FCNTL(fcntl)

@@ -102,6 +102,25 @@ sharing_of() { rows pid="$1" path="$2" -- sharing; }
     finish
 }
 
+@test "P4: every kind of lock is a touch" {
+    local call
+    k42_mount
+    echo text >"$S/src/f"
+    for call in 'flock(f, fcntl.LOCK_EX)' 'lockf(f, fcntl.LOCK_EX)' \
+        'fcntl(f, 37, struct.pack("hhqqi4x", 1, 0, 0, 0, 0))'; do # F_OFD_SETLK
+        mark
+        "$K42RUN" python3 - "$S/mnt/f" <<EOP
+import fcntl, os, struct, sys
+f = open(sys.argv[1], "r+b", buffering=0)
+if os.fork() == 0:
+    fcntl.$call
+    os._exit(0)
+assert os.wait()[1] == 0
+EOP
+        reopens_are 1
+    done
+}
+
 @test "P4: a second fork without a touch in between leaves the bits as they were" {
     begin 20
     child c
