@@ -33,11 +33,19 @@ static char *find_shim(void)
 static int check_shim_path(const char *shim)
 {
         if (strpbrk(shim, " :")) {
-                fprintf(stderr, "k42run: %s: cannot be preloaded from a path with a space or colon\n",
+                fprintf(stderr,
+                        "k42run: %s: cannot be preloaded from a path with a space or colon\n",
                         shim);
                 return -EINVAL;
         }
         return 0;
+}
+
+static bool preloads(const char *preload, const char *shim)
+{
+        g_auto(GStrv) entries = g_strsplit_set(preload, " :", -1);
+
+        return g_strv_contains((const char *const *)entries, shim);
 }
 
 static void set_environment(const char *shim, const char *mode)
@@ -45,7 +53,7 @@ static void set_environment(const char *shim, const char *mode)
         const char *preload = g_getenv("LD_PRELOAD");
         g_autofree char *joined = NULL;
 
-        if (preload && *preload && !strstr(preload, shim))
+        if (preload && *preload && !preloads(preload, shim))
                 joined = g_strconcat(shim, ":", preload, NULL);
         else
                 joined = g_strdup(preload && *preload ? preload : shim);
@@ -71,7 +79,8 @@ int main(int argc, char **argv)
                 {"fork", 0, 0, G_OPTION_ARG_STRING, &mode,
                  "How a child shares what it inherits: shared (as POSIX says)", "shared"},
                 {"check", 0, 0, G_OPTION_ARG_NONE, &check, "Tell what of COMMAND is covered", NULL},
-                {"version", 'V', 0, G_OPTION_ARG_NONE, &version, "Print the version and exit", NULL},
+                {"version", 'V', 0, G_OPTION_ARG_NONE, &version, "Print the version and exit",
+                 NULL},
                 {NULL, 0, 0, 0, NULL, NULL, NULL}};
         g_autoptr(GOptionContext) context =
                 g_option_context_new("[--] COMMAND [ARG…] — run COMMAND with lazy re-open");

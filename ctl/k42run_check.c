@@ -35,7 +35,8 @@ static void read_elf(int fd, struct elf_facts *ret_facts)
             memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
                 return;
         facts.is_elf = true;
-        facts.same_class = header.e_ident[EI_CLASS] == (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32);
+        facts.same_class =
+                header.e_ident[EI_CLASS] == (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32);
         for (unsigned i = 0; facts.same_class && i < header.e_phnum; i++) {
                 Elf64_Phdr segment;
                 const off_t at = (off_t)(header.e_phoff + (uint64_t)i * header.e_phentsize);
@@ -48,17 +49,22 @@ static void read_elf(int fd, struct elf_facts *ret_facts)
         *ret_facts = facts;
 }
 
-/* The interpreter of a script, or NULL.  Free it. */
+/* The interpreter of a script, or NULL.  Free it.  What the kernel does not take and what is text
+ * to its first line's end is run by execvp(3) and by shells as a script for /bin/sh. */
 static char *script_interpreter(int fd)
 {
         char line[256];
         ssize_t n = pread(fd, line, sizeof line - 1, 0);
+        size_t length;
         char *word;
 
-        if (n < 3 || line[0] != '#' || line[1] != '!')
+        if (n < 0)
                 return NULL;
         line[n] = '\0';
-        line[strcspn(line, "\n")] = '\0';
+        length = strcspn(line, "\n");
+        if (line[0] != '#' || line[1] != '!')
+                return memchr(line, '\0', MIN(length + 1, (size_t)n)) ? NULL : g_strdup("/bin/sh");
+        line[length] = '\0';
         word = line + 2 + strspn(line + 2, " \t");
         word[strcspn(word, " \t")] = '\0';
         return *word ? g_strdup(word) : NULL;
@@ -97,8 +103,8 @@ static bool check_file(const char *program, unsigned depth)
                 printf("program: %s: a script for %s\n", program, interpreter);
                 return check_file(interpreter, depth + 1);
         }
-        why = !facts.is_elf           ? "neither an ELF program nor a script"
-              : !facts.same_class     ? "another word size than the library's"
+        why = !facts.is_elf            ? "neither an ELF program nor a script"
+              : !facts.same_class      ? "another word size than the library's"
               : !facts.has_interpreter ? "statically linked: there is no loader that could preload"
                                        : gets_privileges(program, &st);
         printf("program: %s: %s\n", program, why ? why : "dynamically linked");

@@ -51,6 +51,8 @@ same() {
     [ "$output" = "$K42SHIM:libm.so.6" ]
     run -0 "$K42RUN" "$K42RUN" printenv LD_PRELOAD
     [ "$output" = "$K42SHIM" ]
+    run -0 env LD_PRELOAD="$K42SHIM.1" "$K42RUN" printenv LD_PRELOAD
+    [ "${lines[-1]}" = "$K42SHIM:$K42SHIM.1" ] # another library, whose name begins like that
 }
 
 @test "k42run --check: dynamic, script, static, missing" {
@@ -64,8 +66,13 @@ same() {
     run -1 "$K42RUN" --check "$S/static"
     [[ $output == *"statically linked"*"covered: no"* ]]
     run -127 "$K42RUN" --check "$S/missing"
-    printf 'nothing' >"$S/other" && chmod +x "$S/other"
+    printf 'a\0b\n' >"$S/other" && chmod +x "$S/other"
     run -1 "$K42RUN" --check "$S/other"
+    echo 'echo run by sh' >"$S/plain" && chmod +x "$S/plain"
+    run -0 "$K42RUN" --check "$S/plain"
+    [[ $output == *"a script for /bin/sh"*"covered: yes"* ]]
+    run -0 "$K42RUN" "$S/plain"
+    [ "$output" = "run by sh" ]
 }
 
 @test "k42run --check: setuid, as the user who would get the rights" {
@@ -170,7 +177,8 @@ EOP'
     head -c 40 /bin/cat >"$S/cut" && chmod +x "$S/cut"
     run -1 "$K42RUN" --check "$S/cut"
     : >"$S/empty" && chmod +x "$S/empty"
-    run -1 "$K42RUN" --check "$S/empty"
+    run -0 "$K42RUN" --check "$S/empty" # to execvp() a script, if a short one
+    run -0 "$K42RUN" "$S/empty"
 }
 
 @test "programs that close everything, become daemons, read in handlers: with k42run as without" {
