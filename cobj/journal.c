@@ -67,6 +67,7 @@ struct journal {
         /* head at which the consumer wants to be woken; UINT64_MAX while it does not. */
         _Alignas(64) _Atomic uint64_t wake_at;
         _Atomic uint32_t waiting; /* producers that wait for room */
+        atomic_bool closed;       /* nobody makes room any more */
 
         pthread_mutex_t lock;
         pthread_cond_t filled; /* for the consumer */
@@ -233,17 +234,30 @@ static bool has_room(struct journal *journal, uint64_t sequence)
                journal->size;
 }
 
-static void wait_for_room(struct journal *journal, uint64_t sequence)
+/* False if there will never be room. */
+static bool wait_for_room(struct journal *journal, uint64_t sequence)
 {
+        bool room;
+
         pthread_mutex_lock(&journal->lock);
         atomic_fetch_add_explicit(&journal->waiting, 1, memory_order_seq_cst);
-        while (!has_room(journal, sequence)) {
+        while (!has_room(journal, sequence) && !atomic_load(&journal->closed)) {
                 atomic_store_explicit(&journal->wake_at, UINT64_MAX, memory_order_relaxed);
                 journal->woken = true;
                 pthread_cond_signal(&journal->filled);
                 pthread_cond_wait(&journal->room, &journal->lock);
         }
+        room = has_room(journal, sequence);
         atomic_fetch_sub_explicit(&journal->waiting, 1, memory_order_seq_cst);
+        pthread_mutex_unlock(&journal->lock);
+        return room;
+}
+
+void journal_close(struct journal *journal)
+{
+        pthread_mutex_lock(&journal->lock);
+        atomic_store(&journal->closed, true);
+        pthread_cond_broadcast(&journal->room);
         pthread_mutex_unlock(&journal->lock);
 }
 
@@ -254,8 +268,8 @@ void journal_append(struct journal *journal, const struct journal_record *record
         struct journal_record *slot = slot_of(journal, sequence);
         const size_t body = G_STRUCT_OFFSET(struct journal_record, type);
 
-        if (G_UNLIKELY(!has_room(journal, sequence)))
-                wait_for_room(journal, sequence);
+        if (G_UNLIKELY(!has_room(journal, sequence)) && !wait_for_room(journal, sequence))
+                return;
         memcpy((char *)slot + body, (const char *)record + body, sizeof *slot - body);
         atomic_store_explicit(commit_of(slot), sequence, memory_order_release);
 

@@ -64,12 +64,15 @@ struct journal;
 /* Makes (or empties) the file `name` in directory `dirfd` with room for `records` (a power of two)
  * and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated), nothing left behind. */
 int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
+/* Nobody consumes any more: from now on an append to a full ring is dropped instead of waiting, and those
+ * who wait go on.  Any thread. */
+void journal_close(struct journal *journal);
 void journal_free(struct journal *journal); /* unmaps; the file stays.  NULL is ignored */
 typedef struct journal K42Journal; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Journal, journal_free)
 
 /* Puts one record in (`commit` is ignored).  When it returns the record is committed.  Any thread;
- * waits only while the ring is full and never fails. */
+ * waits only while the ring is full and never fails (see journal_close()). */
 void journal_append(struct journal *journal, const struct journal_record *record);
 
 /* For the one consumer: copies up to `max` committed records in order, without freeing them; how

@@ -309,6 +309,25 @@ static void test_full_ring(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(journal_pending(journal), ==, 0);
 }
 
+/* At the end nobody makes room any more: nobody may wait for it either. */
+static void test_close(struct fixture *f, gconstpointer data)
+{
+        g_autoptr(K42Journal) journal = make(f, 16);
+        struct producer p = {.journal = journal, .id = 4, .n = 500};
+        struct journal_record out[16];
+
+        g_assert_cmpint(pthread_create(&p.thread, NULL, produce, &p), ==, 0);
+        for (unsigned i = 0; i < 1000 && journal_pending(journal) < 17; i++)
+                g_usleep(1000);
+        g_assert_cmpuint(journal_pending(journal), ==, 17); /* one waits */
+        journal_close(journal);
+        pthread_join(p.thread, NULL);
+        g_assert_cmpuint(atomic_load(&p.appended), ==, p.n);
+        g_assert_cmpuint(journal_peek(journal, out, 16), ==, 16); /* none was overwritten */
+        for (uint32_t i = 0; i < 16; i++)
+                assert_record(&out[i], 4, i);
+}
+
 static void test_producers(struct fixture *f, gconstpointer data)
 {
         g_autoptr(K42Journal) journal = make(f, GPOINTER_TO_UINT(data));
@@ -532,6 +551,7 @@ int main(int argc, char **argv)
         ADD("create", NULL, test_create);
         ADD("full-disk", NULL, test_full_disk);
         ADD("full-ring", NULL, test_full_ring);
+        ADD("close", NULL, test_close);
         ADD("producers", GUINT_TO_POINTER(1024), test_producers);
         ADD("producers-small-ring", GUINT_TO_POINTER(8), test_producers);
         ADD("wait", NULL, test_wait);
