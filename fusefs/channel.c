@@ -51,8 +51,9 @@ struct fuse_backing_map {
 struct channel {
         void (*ready)(void *data);
         void *data;
-        int fd; /* /dev/fuse, the session's; constant */
-        bool want_passthrough; /* constant */
+        struct fuse_session *se;                  /* the session's; constant */
+        int fd;                                   /* /dev/fuse, the session's; constant */
+        bool want_passthrough;                    /* constant */
         _Atomic uint64_t counts[CHANNEL_OPCODES]; /* [0]: those without a name */
         uint64_t offered;                         /* flags of the INIT request */
         bool setxattr_ext;                        /* agreed on by us, not by libfuse */
@@ -273,6 +274,11 @@ void channel_backing_close(struct channel *channel, int id)
                 g_warning("/dev/fuse: closing a backing file failed: %s", g_strerror(errno));
 }
 
+void channel_forget_attributes(struct channel *channel, fuse_ino_t ino)
+{
+        fuse_lowlevel_notify_inval_inode(channel->se, ino, -1, 0);
+}
+
 void channel_set_backing(int id)
 {
         current.backing_id = id;
@@ -311,6 +317,7 @@ int channel_new(struct fuse_session *se, int fd, bool passthrough, void (*ready)
                 return -ENOMEM;
         channel->ready = ready;
         channel->data = data;
+        channel->se = se;
         channel->fd = fd;
         channel->want_passthrough = passthrough;
         r = fuse_session_custom_io(se, &io, fd);

@@ -54,6 +54,10 @@ const struct channel_request *channel_request(void);
 int channel_backing_open(struct channel *channel, int fd);
 void channel_backing_close(struct channel *channel, int id);
 
+/* The kernel asks for the attributes of node `ino` again when it needs them next.  Does not wait for
+ * anything; that the kernel does not know the node is no error. */
+void channel_forget_attributes(struct channel *channel, fuse_ino_t ino);
+
 /* The OPEN or CREATE that this thread serves is answered with this backing id. */
 void channel_set_backing(int id);
 

@@ -460,7 +460,7 @@ int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
         return 0;
 }
 
-void control_stop(struct control *control)
+void control_shut(struct control *control)
 {
         if (!control)
                 return;
@@ -470,12 +470,25 @@ void control_stop(struct control *control)
                 close(control->fd);
                 unlinkat(state_dir_fd(control->mount->state_dir), CONTROL_SOCKET_NAME, 0);
         }
+        control->fd = -1;
+        remove_device_link(control);
+}
+
+bool control_settle(struct control *control, int64_t timeout_us)
+{
+        return !control || control_pool_end(control->pool, timeout_us);
+}
+
+void control_stop(struct control *control)
+{
+        if (!control)
+                return;
+        control_shut(control);
         /* requests that no thread has begun are dropped, the others are waited for */
         drop_source(&control->served);
         control_pool_free(control->pool);
         while (control->connections.head)
                 connection_free(control->connections.head->data);
-        remove_device_link(control);
         g_main_context_unref(control->context);
         g_free(control->device_link);
         g_free(control->device_link_parent);

@@ -15,4 +15,12 @@
  * (verb umount).  Returns 0 or -errno with one line logged. */
 int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
                   struct control **ret_control);
-void control_stop(struct control *control); /* NULL is ignored */
+
+/* Takes no requests any more; those that were begun go on.  NULL is ignored, in all three. */
+void control_shut(struct control *control);
+
+/* After control_shut(): waits for the requests that were begun, for `timeout_us` at most.  False if one is
+ * stuck (in /proc, where a process that hangs in a file system of its own can hold it up). */
+bool control_settle(struct control *control, int64_t timeout_us);
+
+void control_stop(struct control *control);

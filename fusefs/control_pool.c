@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One lock protects both queues and `end`.  A task is in one of the queues, or with the thread that
- * works on it, or its owner's.
+ * One lock protects both queues, `end` and `n_ended`.  A task is in one of the queues, or with the
+ * thread that works on it, or its owner's.
  */
 #include "fusefs/control_pool.h"
 
@@ -19,6 +19,7 @@ struct control_pool {
         GCond wake;
         GQueue waiting, done; /* under lock */
         bool end;             /* under lock */
+        unsigned n_ended;     /* threads that have left work() for good; under lock */
         GThread **threads;    /* the owner's */
         unsigned n_threads;
 };
@@ -43,6 +44,8 @@ static void *pool_thread(void *data)
                 if (write(pool->fd, &one, sizeof(one)) < 0) /* only when it counts 2^64 already */
                         g_debug("control: eventfd: %s", g_strerror(errno));
         }
+        pool->n_ended++;
+        g_cond_broadcast(&pool->wake);
         g_mutex_unlock(&pool->lock);
         return NULL;
 }
@@ -77,6 +80,22 @@ int control_pool_new(unsigned threads, void (*work)(void *task, void *data), voi
         }
         *ret_pool = pool;
         return 0;
+}
+
+bool control_pool_end(struct control_pool *pool, int64_t timeout_us)
+{
+        const int64_t deadline = g_get_monotonic_time() + timeout_us;
+        bool ended;
+
+        g_mutex_lock(&pool->lock);
+        pool->end = true;
+        g_cond_broadcast(&pool->wake);
+        while (pool->n_ended < pool->n_threads &&
+               g_cond_wait_until(&pool->wake, &pool->lock, deadline))
+                ;
+        ended = pool->n_ended == pool->n_threads;
+        g_mutex_unlock(&pool->lock);
+        return ended;
 }
 
 void control_pool_free(struct control_pool *pool)

@@ -6,6 +6,7 @@
  * descriptor that some are done.  Thread-safe.
  */
 #include <glib.h>
+#include <stdbool.h>
 
 struct control_pool;
 
@@ -14,7 +15,11 @@ struct control_pool;
 int control_pool_new(unsigned threads, void (*work)(void *task, void *data), void *data,
                      struct control_pool **ret_pool);
 
-/* Drops the tasks that were not begun, waits for those that were, frees.  NULL is ignored. */
+/* Drops the tasks that were not begun and waits up to `timeout_us` for those that were.  False if one of
+ * them is stuck: then nothing that work() uses may be freed. */
+bool control_pool_end(struct control_pool *pool, int64_t timeout_us);
+
+/* As control_pool_end(), however long it takes, and frees.  NULL is ignored. */
 void control_pool_free(struct control_pool *pool);
 
 /* Lends a task to the pool; until control_pool_take_done() returns it, only work() may touch it. */

@@ -26,7 +26,11 @@
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
 
-#define JOURNAL_RECORDS 32768 /* 4 MiB */
+#define JOURNAL_RECORDS   32768 /* 4 MiB */
+#define CONTROL_SETTLE_US (3 * G_USEC_PER_SEC)
+
+/* A hard limit of descriptors below this is somebody's wish; others are raised as far as we may. */
+#define NOFILE_DELIBERATE 4096
 
 static GMainLoop *loop;
 
@@ -79,20 +83,34 @@ static enum io_class class_of(enum io_option io)
         }
 }
 
+/* Every open file of every user is a descriptor of ours. */
+static void raise_descriptor_limit(void)
+{
+        g_autofree char *text = NULL;
+        struct rlimit nofile, raised;
+
+        if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
+                return;
+        raised = nofile;
+        if (nofile.rlim_max >= NOFILE_DELIBERATE &&
+            g_file_get_contents("/proc/sys/fs/nr_open", &text, NULL, NULL))
+                raised.rlim_max = MAX(nofile.rlim_max, g_ascii_strtoull(text, NULL, 10));
+        raised.rlim_cur = raised.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+                return;
+        nofile.rlim_cur = nofile.rlim_max; /* without CAP_SYS_RESOURCE */
+        setrlimit(RLIMIT_NOFILE, &nofile);
+}
+
 /* What the process as a whole needs before it serves anybody. */
 static void prepare_process(void)
 {
-        struct rlimit nofile;
-
         umask(0);
         signal(SIGPIPE, SIG_IGN);
         signal(SIGUSR2, SIG_IGN); /* nothing of ours, and no reason to leave a dead mount */
         signal(SIGALRM, SIG_IGN);
         signal(SIGXFSZ, SIG_IGN); /* a limit of ours is an EFBIG for the caller, not our end */
-        if (getrlimit(RLIMIT_NOFILE, &nofile) == 0 && nofile.rlim_cur < nofile.rlim_max) {
-                nofile.rlim_cur = nofile.rlim_max;
-                setrlimit(RLIMIT_NOFILE, &nofile);
-        }
+        raise_descriptor_limit();
         if (chdir("/") < 0)
                 g_warning("/: chdir failed: %s", g_strerror(errno));
 }
@@ -157,13 +175,23 @@ static int start_mount(struct k42_mount *mount)
         return r;
 }
 
-static void stop_mount(struct k42_mount *mount)
+static void stop_mount(struct k42_mount *mount, int status)
 {
+        control_shut(mount->control);
+        session_stop(
+                mount->session); /* first: a request of k42ctl may wait for one of its callers */
+        if (!control_settle(mount->control, CONTROL_SETTLE_US)) {
+                g_message("%s: a request of k42ctl is stuck and was left",
+                          mount->options.mountpoint);
+                state_dir_remove(mount->state_dir);
+                _exit(status); /* nothing may be freed under its feet */
+        }
         control_stop(mount->control);
-        session_stop(mount->session);
         if (mount->lazy)
                 lazy_release_all(mount->lazy);
         store_close(mount->store);
+        if (mount->journal)
+                journal_close(mount->journal); /* the clients still end */
         node_table_free(mount->nodes);
         lazy_free(mount->lazy);
         cobj_free(mount->cobj);
@@ -206,7 +234,7 @@ int main(int argc, char **argv)
                 daemon_started(start);
                 g_main_loop_run(loop);
         }
-        stop_mount(&mount);
+        stop_mount(&mount, r == 0 ? K42_EXIT_OK : K42_EXIT_FAILED);
         if (r < 0)
                 daemon_failed(start, K42_EXIT_FAILED);
         g_main_loop_unref(loop);

@@ -22,15 +22,15 @@
 #define LIMIT_MIN 16
 #define RESERVED  64 /* for what is neither a node's nor an open file's descriptor */
 
-static unsigned limit_from_rlimit(void)
+static void limits_from_rlimit(struct node_fds *fds)
 {
         struct rlimit nofile;
-        rlim_t limit;
+        rlim_t usable = UINT32_MAX;
 
-        if (getrlimit(RLIMIT_NOFILE, &nofile) < 0 || nofile.rlim_cur == RLIM_INFINITY)
-                return LIMIT_MAX;
-        limit = nofile.rlim_cur > RESERVED ? (nofile.rlim_cur - RESERVED) / 4 : 0;
-        return (unsigned)CLAMP(limit, LIMIT_MIN, LIMIT_MAX);
+        if (getrlimit(RLIMIT_NOFILE, &nofile) == 0 && nofile.rlim_cur < usable)
+                usable = nofile.rlim_cur > RESERVED ? nofile.rlim_cur - RESERVED : 0;
+        fds->limit = (unsigned)CLAMP(usable / 4, LIMIT_MIN, LIMIT_MAX);
+        fds->for_all = (unsigned)(usable - usable / 8);
 }
 
 void node_fds_init(struct node_fds *fds, int root_fd, bool use_handles)
@@ -39,7 +39,7 @@ void node_fds_init(struct node_fds *fds, int root_fd, bool use_handles)
 
         g_mutex_init(&fds->lock);
         g_queue_init(&fds->ring);
-        fds->limit = limit_from_rlimit();
+        limits_from_rlimit(fds);
         fds->mount_fd = -1;
         if (use_handles && fs_handle_get(root_fd, &handle, &fds->mount_id) == 0) {
                 const int mount_fd = fs_reopen(root_fd, O_RDONLY | O_DIRECTORY);
@@ -193,6 +193,8 @@ void node_fd_clear(struct server_file *file)
         struct node_fd *node = &file->fd;
 
         ring_remove(fds, file);
+        if (node->pins > 0)
+                atomic_fetch_sub(&fds->pinned, 1);
         if (atomic_load(&node->uses) >= 0) {
                 fs_close(node->fd);
                 atomic_fetch_sub(&fds->open, 1);
@@ -321,8 +323,10 @@ int node_fd_pin(struct server_file *file)
         if (fd < 0)
                 return fd;
         g_mutex_lock(&file->fd.lock);
-        if (file->fd.pins++ == 0)
+        if (file->fd.pins++ == 0) {
+                atomic_fetch_add(&file->table->fds.pinned, 1);
                 ring_remove(&file->table->fds, file);
+        }
         g_mutex_unlock(&file->fd.lock);
         return fd;
 }
@@ -330,8 +334,10 @@ int node_fd_pin(struct server_file *file)
 void node_fd_unpin(struct server_file *file)
 {
         g_mutex_lock(&file->fd.lock);
-        if (--file->fd.pins == 0)
+        if (--file->fd.pins == 0) {
+                atomic_fetch_sub(&file->table->fds.pinned, 1);
                 ring_add(&file->table->fds, file);
+        }
         node_fd_put(file);
         g_mutex_unlock(&file->fd.lock);
         trim(&file->table->fds);

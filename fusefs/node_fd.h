@@ -39,8 +39,10 @@ struct node_fd {
 struct node_fds {
         GMutex lock; /* a leaf: no system call and no other lock under it */
         GQueue ring; /* struct node_fd.link of what can be closed; oldest last */
-        unsigned limit;
+        unsigned limit;   /* of what is idle; constant */
+        unsigned for_all; /* what open files and pinned nodes may use before only root may; constant */
         atomic_uint open; /* descriptors held, pinned ones included */
+        atomic_uint pinned;
         int mount_fd;     /* of SOURCE, open for reading, for open_by_handle_at(); -1: no handles */
         int mount_id;     /* of SOURCE */
 };

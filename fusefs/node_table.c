@@ -135,8 +135,8 @@ struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino)
         return ino == FUSE_ROOT_ID ? table->root : id_table_get(table->ids, ino);
 }
 
-/* A mount below SOURCE may have forbidden what ours allows; all of ours is one mount, so what lies there
- * is refused.  (An ordinary user's mount never has setuid programs or devices.) */
+/* A mount below SOURCE may have forbidden what ours allows; all of ours is one mount, so what lies
+ * there is refused.  (An ordinary user's mount never has setuid programs or devices.) */
 static int check_mount_flags(const struct k42_options *options, int fd)
 {
         struct statvfs st;

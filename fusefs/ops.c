@@ -123,6 +123,18 @@ int ops_reopen(struct node_table *table, int fd, int flags)
         return io_fd;
 }
 
+int ops_may_open(fuse_req_t req)
+{
+        const struct k42_mount *mount = k42_mount_of(req);
+        const struct node_fds *fds = &mount->nodes->fds;
+
+        if (fuse_req_ctx(req)->uid == 0)
+                return 0;
+        return lazy_description_count(mount->lazy) + atomic_load(&fds->pinned) < fds->for_all
+                       ? 0
+                       : -ENFILE;
+}
+
 struct buffer {
         void *mem;
         size_t size;

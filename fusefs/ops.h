@@ -45,6 +45,10 @@ void ops_entry(struct server_file *file, const struct fs_stat *st,
 /* The kernel did not take the answer with `entry`. */
 void ops_entry_undo(struct node_table *table, const struct fuse_entry_param *entry);
 
+/* 0, or -ENFILE: the descriptors that are left are root's, so that no user's open files can keep him from
+ * removing files or reading directories. */
+int ops_may_open(fuse_req_t req);
+
 /* fs_reopen(), and once more with all idle node descriptors closed if there are none left. */
 int ops_reopen(struct node_table *table, int fd, int flags);
 

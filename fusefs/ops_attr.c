@@ -88,10 +88,10 @@ static int set_owner(fuse_req_t req, int fd, const struct stat *attr, int to_set
         return to_set & SET_OWNER ? change_owner(req, fd, uid, gid) : 0;
 }
 
-/* A SETATTR of nothing is a chown(-1, -1), which is not without effect, as it takes setuid and setgid
- * bits off; or the kernel is about to write, and thinks that it has to take them off before.  It has
- * not checked whose file it is.  A stranger must not take them off without writing, and when he
- * writes, the write itself does it. */
+/* A SETATTR of nothing is a chown(-1, -1), which is not without effect, as it takes setuid and
+ * setgid bits off; or the kernel is about to write, and thinks that it has to take them off before.
+ * It has not checked whose file it is.  A stranger must not take them off without writing, and when
+ * he writes, the write itself does it. */
 static int set_nothing(fuse_req_t req, int fd, const struct stat *before)
 {
         const uid_t uid = fuse_req_ctx(req)->uid;

@@ -133,13 +133,15 @@ static unsigned long forwarded_request(unsigned cmd)
         }
 }
 
-/* Kernels before 5.13 leave it all to us: only the owner may, and what makes a file immutable is
- * root's.  Later ones have checked already. */
+/* Kernels before 5.13 leave it all to us: only the owner may, and what makes a file immutable, and
+ * its project, are root's.  Later ones have checked already. */
 static int may_set_flags(const struct call *call)
 {
         const uid_t uid = fuse_req_ctx(call->req)->uid;
         const unsigned guarded = FS_IMMUTABLE_FL | FS_APPEND_FL;
+        const unsigned guarded_x = FS_XFLAG_IMMUTABLE | FS_XFLAG_APPEND;
         struct fs_stat st;
+        struct fsxattr attr, attr_now = {.fsx_xflags = 0};
         unsigned flags, now;
         int r;
 
@@ -150,8 +152,16 @@ static int may_set_flags(const struct call *call)
                 return r;
         if (st.st.st_uid != uid)
                 return -EPERM;
-        if (forwarded_size(call->cmd) != sizeof flags)
-                return 0;
+        if (forwarded_size(call->cmd) == sizeof attr) {
+                memcpy(&attr, call->in, sizeof attr);
+                r = fs_ioctl(call->description->fd, FS_IOC_FSGETXATTR, &attr_now);
+                if (r < 0)
+                        return r;
+                return ((attr.fsx_xflags ^ attr_now.fsx_xflags) & guarded_x) ||
+                                       attr.fsx_projid != attr_now.fsx_projid
+                               ? -EPERM
+                               : 0;
+        }
         memcpy(&flags, call->in, sizeof flags);
         r = fs_ioctl(call->description->fd, FS_IOC_GETFLAGS, &now);
         return r < 0 ? r : ((flags ^ now) & guarded) ? -EPERM : 0;

@@ -180,7 +180,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 struct fs_stat st;
                 SERVER_FILE(file);
                 NODE_FD(at, &dir->file);
-                int io_fd = at.fd, r;
+                int io_fd = at.fd < 0 ? at.fd : ops_may_open(req), r;
 
                 if (io_fd >= 0)
                         io_fd = create_open(req, table, at.fd, name, mode, fi->flags);

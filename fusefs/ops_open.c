@@ -47,9 +47,17 @@ void ops_release(struct server_file *file, struct description *description)
                 file_opens_end(file, io_class);
 }
 
+static bool has_suidgid(int fd)
+{
+        struct fs_stat st;
+
+        return fs_stat(fd, &st) == 0 && (st.st.st_mode & (S_ISUID | S_ISGID));
+}
+
 /* A file that can only be appended to refuses to be opened for anything else. */
 static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags)
 {
+        bool loses_bits = false;
         CREDS(creds);
         int io_fd;
 
@@ -60,10 +68,14 @@ static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags
 
                 if (r < 0)
                         return r;
+                loses_bits = has_suidgid(fd);
         }
         io_fd = ops_reopen(file->table, fd, fs_open_flags(flags));
         if (io_fd == -EPERM && (flags & O_APPEND))
                 io_fd = ops_reopen(file->table, fd, fs_open_flags(flags) | O_APPEND);
+        /* The kernel knows what O_TRUNC does to the size, but not what it does to the mode. */
+        if (io_fd >= 0 && loses_bits)
+                channel_forget_attributes(k42_mount_of(req)->channel, file->id);
         return io_fd;
 }
 
@@ -75,7 +87,7 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
         if (file) {
                 struct description *description;
                 NODE_FD(node, file);
-                int r = node.fd;
+                int r = node.fd < 0 ? node.fd : ops_may_open(req);
 
                 if (r >= 0 && type == XOBJ_DIR)
                         r = ops_reopen(file->table, node.fd,

@@ -183,8 +183,8 @@ static void state_dir_free(struct state_dir *dir)
         g_free(dir);
 }
 
-/* Whoever made the directory says so in the lock, so that the daemon that takes over from a dead one
- * removes it in the end. */
+/* Whoever made the directory says so in the lock, so that the daemon that takes over from a dead
+ * one removes it in the end. */
 static void inherit_made(struct state_dir *dir)
 {
         static const char word[] = "made\n";

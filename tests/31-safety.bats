@@ -68,3 +68,45 @@ EOP
     [ "$(ls "$S/src" | wc -l)" = 600 ]
     [ "$(k42_stat node_fds)" -lt 256 ]
 }
+
+@test "a stranger's O_TRUNC takes setuid off, and nobody is shown the old mode" {
+    k42_mount -o attr_timeout=3600
+    touch "$S/src/f" && chmod 6777 "$S/src/f"
+    [ "$(stat -c %a "$S/mnt/f")" = 6777 ]
+    setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3 -c \
+        'import os, sys; os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)' "$S/mnt/f"
+    [ "$(stat -c %a "$S/src/f")" = 777 ]
+    [ "$(stat -c %a "$S/mnt/f")" = 777 ]
+}
+
+@test "a user's open files leave descriptors for root" {
+    (ulimit -n 256; k42_mount; printf '%s\n' "${K42_DAEMONS[@]}" >"$S/daemons"; echo "$K42_PID" >"$S/pid")
+    mapfile -t K42_DAEMONS <"$S/daemons"
+    chmod 777 "$S/src"
+    mkdir -p "$S/src/d" && echo text >"$S/src/d/f"
+    cat >"$S/hold.py" <<'EOP'
+import errno, os, sys
+held = []
+try:
+    while True: # nameless ones cost two each
+        name = f"{sys.argv[1]}/{len(held)}"
+        held.append(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644))
+        os.unlink(name)
+except OSError as e:
+    print(len(held), errno.errorcode[e.errno], flush=True)
+sys.stdin.read()
+EOP
+    coproc HOLD { exec timeout 60 setpriv --reuid=65534 --regid=65534 --clear-groups \
+        /usr/bin/python3 "$S/hold.py" "$S/mnt"; }
+    read -r -t 30 held why <&"${HOLD[0]}"
+    [ "$why" = ENFILE ] && [ "$held" -gt 50 ]
+    [ "$(timeout 5 cat "$S/mnt/d/f")" = text ]
+    timeout 5 touch "$S/mnt/d/g" && timeout 5 rm "$S/mnt/d/g"
+    timeout 5 ls -l "$S/mnt/d" >/dev/null
+    kill "$HOLD_PID" && wait "$HOLD_PID" || true
+    for _ in {1..50}; do # what he had is free again
+        timeout 5 setpriv --reuid=65534 --regid=65534 --clear-groups touch "$S/mnt/h" 2>/dev/null && break
+        sleep 0.1
+    done
+    [ -e "$S/src/h" ]
+}
