@@ -71,15 +71,18 @@ static bool close_can_fail(const char *source)
         return false;
 }
 
+/* IO_AUTO: fast where we may ask for it; passthrough_probe() finds out whether the kernel agrees. */
 static enum io_class class_of(enum io_option io)
 {
         switch (io) {
         case IO_COUNTED:
                 return IO_CLASS_COUNTED;
+        case IO_CACHED:
+                return IO_CLASS_CACHED;
         case IO_FAST:
                 return IO_CLASS_FAST;
         default:
-                return IO_CLASS_CACHED;
+                return geteuid() == 0 ? IO_CLASS_FAST : IO_CLASS_CACHED;
         }
 }
 

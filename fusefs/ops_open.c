@@ -18,7 +18,7 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_typ
                 .fd = fd,
                 .flags = fi->flags,
                 .type = type,
-                .io_class = is_file ? file_opens_begin(file, fd) : IO_CLASS_CACHED,
+                .io_class = is_file ? file_opens_begin(file, fd, fi->flags) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);

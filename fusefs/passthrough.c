@@ -53,11 +53,23 @@ void passthrough_probe(struct k42_mount *mount)
                 return;
         }
         atomic_store(&mount->passthrough, false);
-        g_message("%s: the kernel refuses passthrough: %s; using io=cached",
-                  mount->options.mountpoint, g_strerror(-id));
+        if (mount->options.io == IO_FAST)
+                g_message("%s: the kernel refuses passthrough: %s; using io=cached",
+                          mount->options.mountpoint, g_strerror(-id));
 }
 
-enum io_class file_opens_begin(struct server_file *file, int fd)
+/* See the essay: the kernel alone would not do it as the backing file system does. */
+static bool needs_us(int fd, int flags)
+{
+        struct fs_stat st;
+
+        if (flags & (O_APPEND | O_DIRECT))
+                return true;
+        return (flags & O_ACCMODE) != O_RDONLY &&
+               (fs_stat(fd, &st) < 0 || (st.st.st_mode & (S_ISUID | S_ISGID)));
+}
+
+enum io_class file_opens_begin(struct server_file *file, int fd, int flags)
 {
         struct k42_mount *mount = file->table->mount;
         struct file_opens *opens = &file->opens;
@@ -65,6 +77,8 @@ enum io_class file_opens_begin(struct server_file *file, int fd)
 
         if (io_class != IO_CLASS_FAST)
                 return io_class;
+        if (mount->options.io == IO_AUTO && needs_us(fd, flags))
+                io_class = IO_CLASS_COUNTED;
         g_mutex_lock(&opens->lock);
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
             locked_backing_id(opens, mount, fd) > 0) {
@@ -88,7 +102,7 @@ void file_opens_end(struct server_file *file, enum io_class io_class)
         g_mutex_lock(&opens->lock);
         if (io_class == IO_CLASS_CACHED) {
                 opens->cached--;
-        } else if (--opens->fast == 0) {
+        } else if (--opens->fast == 0) { /* or counted, with the backing file */
                 channel_backing_close(mount->channel, opens->backing_id);
                 opens->backing_id = 0;
         }

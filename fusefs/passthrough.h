@@ -10,6 +10,12 @@
  *
  * Where the kernel does not take a backing file (another class is in use on the inode, the file system
  * is stacked already, no privilege) the open is cached: it never fails for that.
+ *
+ * What the kernel does by itself it does with the flags of the open and the credentials of the moment
+ * when the backing file was registered.  So O_APPEND and O_DIRECT that are taken off by F_SETFL stay on,
+ * and setuid and setgid bits do not stay where a writer's privileges would let them.  With io=auto an
+ * open for which that could matter is counted instead, with the same backing file for its mappings:
+ * exact before fast.  With io=fast it is fast.
  */
 #include <glib.h>
 
@@ -31,9 +37,9 @@ void file_opens_clear(struct file_opens *opens);
  * says so, and all opens are cached. */
 void passthrough_probe(struct k42_mount *mount);
 
-/* An open of `file` through the descriptor `fd` begins: which class it gets.  For IO_CLASS_FAST the
- * reply that this thread sends next carries the backing id. */
-enum io_class file_opens_begin(struct server_file *file, int fd);
+/* An open of `file` with `flags`, through the descriptor `fd`, begins: which class it gets.  If it uses
+ * the backing file the reply that this thread sends next carries its id. */
+enum io_class file_opens_begin(struct server_file *file, int fd, int flags);
 
 /* … and is over: released, or its reply was not taken. */
 void file_opens_end(struct server_file *file, enum io_class io_class);

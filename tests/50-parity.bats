@@ -91,6 +91,8 @@ root_mount() {
     k42_umount
 }
 
+@test "root on root's mount, io=auto" { root_mount auto; }
+@test "an ordinary user on root's mount, io=auto" { for_nobody; root_mount auto --user $NOBODY:$NOBODY; }
 @test "root on root's mount, io=cached" { root_mount cached; }
 @test "root on root's mount, io=counted" { root_mount counted; }
 @test "root on root's mount, io=fast" { root_mount fast; }
