@@ -18,7 +18,7 @@
 #include "fusefs/fs_file.h"
 #include "fusefs/node_table.h"
 
-#define LIMIT_MAX 4096
+#define LIMIT_MAX 960 /* with what the daemon needs itself below the 1,024 that most get by default */
 #define LIMIT_MIN 16
 #define RESERVED  64 /* for what is neither a node's nor an open file's descriptor */
 

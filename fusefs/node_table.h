@@ -9,6 +9,7 @@
  */
 #include "cobj/id_table.h"
 #include "fusefs/node.h"
+#include "fusefs/plus_advice.h"
 #include "fusefs/server_file.h"
 
 #define NODE_SHARDS 64 /* a power of two */
@@ -25,6 +26,7 @@ struct node_table {
         struct node_fds fds;
         struct server_file *root; /* a reference; constant */
         atomic_uint count;        /* nodes */
+        struct plus_advice plus_advice;
 };
 
 /* The node that the kernel calls `ino`, or NULL.  No reference, see server_file.h. */

@@ -102,17 +102,6 @@ int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,
         return r;
 }
 
-void ops_reply_entry(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name)
-{
-        struct node_table *table = dir->file.table;
-        struct fuse_entry_param entry;
-        int r = ops_lookup(dir, dirfd, name, &entry);
-
-        if (r < 0)
-                ops_reply(req, r);
-        else if (fuse_reply_entry(req, &entry) < 0)
-                ops_entry_undo(table, &entry);
-}
 
 int ops_reopen(struct node_table *table, int fd, int flags)
 {

@@ -26,9 +26,6 @@ struct description *ops_description(fuse_req_t req, const struct fuse_file_info 
 /* Answers with `r`, 0 or -errno. */
 void ops_reply(fuse_req_t req, int r);
 
-/* Answers with the node that `name` in `dir` is, or with the error. */
-void ops_reply_entry(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name);
-
 /* A buffer of the calling thread, aligned for O_DIRECT, valid until the next call; NULL if out of
  * memory. */
 void *ops_buffer(size_t size);

@@ -7,6 +7,7 @@
  * made under description.dir_lock; nothing else is.  Everything that getdents64 gives is used: its
  * buffer is chosen so small that it fits into the answer, whose entries are larger.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <linux/fuse.h>
 #include <string.h>
@@ -27,6 +28,8 @@ struct listing {
         struct description *description;
         int dirfd; /* for lookups; READDIRPLUS only */
         bool plus;
+        unsigned plain; /* so many more files are listed without attributes, see plus_advice.h */
+        unsigned given; /* … and so many were */
         char *out; /* `size` bytes of which `used` are used */
         size_t size, used;
         off_t offset; /* behind the last entry that was used */
@@ -37,12 +40,24 @@ static bool is_dot(const char *name)
         return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
+/* Files only, whose type is known: what asks for a directory's name will look it up. */
+static bool leave_out(struct listing *l, const struct fs_dirent *d)
+{
+        if (l->plain == 0 || d->type == DT_DIR || d->type == DT_UNKNOWN)
+                return false;
+        l->plain--;
+        l->given++;
+        return true;
+}
+
 /* One entry with its attributes.  What cannot be looked up is listed without them; "." and ".."
  * too, as the kernel does not count them.  Returns its size; 0 if it is gone. */
 static size_t add_plus(struct listing *l, const struct fs_dirent *d)
 {
         struct fuse_entry_param entry;
-        int r = is_dot(d->name) ? -EISDIR : ops_lookup(l->dir, l->dirfd, d->name, &entry);
+        int r = is_dot(d->name) || leave_out(l, d)
+                        ? -EISDIR
+                        : ops_lookup(l->dir, l->dirfd, d->name, &entry);
 
         if (r == -ENOENT)
                 return 0;
@@ -169,7 +184,14 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                                     .description = description,
                                     .dirfd = description->fd,
                                     .plus = true};
+                struct plus_advice *advice = &l.table->plus_advice;
+                const pid_t tid = fuse_req_ctx(req)->pid;
 
+                /* Later in a listing the kernel asks for attributes only if somebody wanted some. */
+                if (offset == 0)
+                        l.plain = plus_advice_begin(advice, tid);
                 list(&l, size, offset);
+                if (l.given > 0)
+                        plus_advice_gave(advice, tid, l.given);
         }
 }

@@ -9,10 +9,16 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         if (dir) {
                 NODE_FD(at, &dir->file);
 
-                if (at.fd < 0)
-                        ops_reply(req, at.fd);
-                else
-                        ops_reply_entry(req, dir, at.fd, name);
+                struct fuse_entry_param entry;
+                int r = at.fd < 0 ? at.fd : ops_lookup(dir, at.fd, name, &entry);
+
+                if (r == 0 && !S_ISDIR(entry.attr.st_mode))
+                        plus_advice_looked_up(&dir->file.table->plus_advice,
+                                              fuse_req_ctx(req)->pid);
+                if (r < 0)
+                        ops_reply(req, r);
+                else if (fuse_reply_entry(req, &entry) < 0)
+                        ops_entry_undo(dir->file.table, &entry);
         }
 }
 
