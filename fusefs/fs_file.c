@@ -224,6 +224,21 @@ int fs_stat(int fd, struct fs_stat *ret_stat)
         return r;
 }
 
+int fs_stat_name(int dirfd, const char *name, struct fs_stat *ret_stat, bool *ret_mount_root)
+{
+        struct statx stx;
+        int r = CALL(statx, dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+                     STATX_BASIC_STATS | STATX_BTIME, &stx);
+
+        if (r == 0) {
+                from_statx(&stx, ret_stat);
+                /* A kernel that cannot tell (before 5.8) might be hiding one. */
+                *ret_mount_root = !(stx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
+                                  (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+        }
+        return r;
+}
+
 int fs_device_cached(int fd, dev_t *ret_dev)
 {
         struct statx stx;
@@ -306,23 +321,34 @@ int fs_close_error(int fd)
         return ((type_close *)calls[CALL_close])(copy) < 0 && errno != EINTR ? -errno : 0;
 }
 
+static int handle_get(int dirfd, const char *name, int flags, struct file_handle **ret_handle,
+                      int *ret_mount_id)
+{
+        union {
+                struct file_handle handle;
+                char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+        } got = {.handle.handle_bytes = MAX_HANDLE_SZ};
+        int mount_id, r = CALL(name_to_handle_at, dirfd, name, &got.handle, &mount_id, flags);
+
+        if (r < 0)
+                return r;
+        *ret_handle = malloc(sizeof got.handle + got.handle.handle_bytes);
+        if (!*ret_handle)
+                return -ENOMEM;
+        memcpy(*ret_handle, &got, sizeof got.handle + got.handle.handle_bytes);
+        *ret_mount_id = mount_id;
+        return 0;
+}
+
 int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id)
 {
-        struct file_handle *handle = malloc(sizeof *handle + MAX_HANDLE_SZ);
-        struct file_handle *fitted;
-        int r;
+        return handle_get(fd, "", AT_EMPTY_PATH, ret_handle, ret_mount_id);
+}
 
-        if (!handle)
-                return -ENOMEM;
-        handle->handle_bytes = MAX_HANDLE_SZ;
-        r = CALL(name_to_handle_at, fd, "", handle, ret_mount_id, AT_EMPTY_PATH);
-        if (r < 0) {
-                free(handle);
-                return r;
-        }
-        fitted = realloc(handle, sizeof *handle + handle->handle_bytes);
-        *ret_handle = fitted ? fitted : handle;
-        return 0;
+int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
+                       int *ret_mount_id)
+{
+        return handle_get(dirfd, name, 0, ret_handle, ret_mount_id);
 }
 
 int fs_handle_open(int mount_fd, struct file_handle *handle)

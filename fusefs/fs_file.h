@@ -47,6 +47,9 @@ struct fs_stat {
 
 int fs_stat(int fd, struct fs_stat *ret_stat); /* any descriptor */
 
+/* Of `name` in `dirfd` itself, links not followed; whether a mount begins there is said, too. */
+int fs_stat_name(int dirfd, const char *name, struct fs_stat *ret_stat, bool *ret_mount_root);
+
 /* Only st_dev, from what the kernel has cached: never asks a file system, so it cannot be stuck in
  * one, our own mount included. */
 int fs_device_cached(int fd, dev_t *ret_dev);
@@ -68,6 +71,8 @@ int fs_open_flags(int flags);
 
 /* File handles (name_to_handle_at(2)); needs privileges to be of use.  The handle is malloc'ed. */
 int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id);
+int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
+                       int *ret_mount_id);
 int fs_handle_open(int mount_fd, struct file_handle *handle);
 bool fs_handle_equal(const struct file_handle *a, const struct file_handle *b);
 

@@ -18,7 +18,8 @@
 #include "fusefs/fs_file.h"
 #include "fusefs/node_table.h"
 
-#define LIMIT_MAX 960 /* with what the daemon needs itself below the 1,024 that most get by default */
+#define LIMIT_MAX                                                                                  \
+        960 /* with what the daemon needs itself below the 1,024 that most get by default */
 #define LIMIT_MIN 16
 #define RESERVED  64 /* for what is neither a node's nor an open file's descriptor */
 
@@ -127,6 +128,20 @@ static void locked_remember_handle(struct node_fds *fds, struct node_fd *node)
                 node->handle = handle;
         else
                 free(handle); /* of another mount below SOURCE: that one goes by name */
+}
+
+bool node_fd_take_handle(struct node_fds *fds, struct node_fd *node, int dirfd, const char *name)
+{
+        struct file_handle *handle;
+        int mount_id;
+
+        if (fds->mount_fd < 0 || fs_handle_get_name(dirfd, name, &handle, &mount_id) < 0)
+                return false;
+        if (mount_id == fds->mount_id)
+                node->handle = handle;
+        else
+                free(handle);
+        return mount_id == fds->mount_id;
 }
 
 /* Closes the file's descriptor unless it is in use or pinned. */

@@ -66,6 +66,10 @@ void node_fd_clear(struct server_file *file);
 /* Gives the node the O_PATH descriptor `fd` of its file, if it has none; takes `fd` in any case. */
 void node_fd_install(struct server_file *file, int fd);
 
+/* For a node that nobody knows yet: takes the handle of what `name` in `dirfd` is, by which it is opened
+ * when it is needed.  False if there is none, or the handle is of another mount. */
+bool node_fd_take_handle(struct node_fds *fds, struct node_fd *node, int dirfd, const char *name);
+
 /* A descriptor to use until node_fd_put().  Returns it, or -errno. */
 int node_fd_get(struct server_file *file);
 void node_fd_put(struct server_file *file);

@@ -174,6 +174,83 @@ int node_table_open_at(struct node_table *table, int dirfd, const char *name)
         return fd;
 }
 
+/* The node of a file that is not opened: its handle opens it when it is needed.  What has got the
+ * name between `st` and the handle will be seen by its identity then. */
+static int instantiate_by_handle(struct node_table *table, const struct fs_stat *st, int dirfd,
+                                 const char *name, struct server_file **ret_file)
+{
+        struct node_shard *shard = node_table_shard(table, st->st.st_dev, st->st.st_ino);
+        struct server_file *made, *found;
+        int r = server_file_new(table, st, -1, &made);
+
+        if (r < 0)
+                return r;
+        if (!node_fd_take_handle(&table->fds, &made->fd, dirfd, name)) {
+                server_file_unref(made);
+                return 0;
+        }
+        g_mutex_lock(&shard->lock);
+        found = locked_find(shard, st->st.st_dev, st->st.st_ino);
+        if (!found)
+                locked_insert(shard, made);
+        g_mutex_unlock(&shard->lock);
+        if (found) { /* somebody was quicker, with this file or with another one */
+                server_file_unref(made);
+                server_file_unref(found);
+                return 0;
+        }
+        *ret_file = made;
+        return 1;
+}
+
+/* Most of what is looked up need not be opened: what is known, and files that have a handle.
+ * Returns 1, 0 if it has to be looked at more closely, or -errno. */
+static int lookup_unopened(struct node_table *table, const struct server_file *dir, int dirfd,
+                           const char *name, struct fs_stat *ret_st, struct server_file **ret_file)
+{
+        struct node_shard *shard;
+        struct server_file *found;
+        bool mount_root;
+        int r = fs_stat_name(dirfd, name, ret_st, &mount_root);
+
+        if (r < 0)
+                return r;
+        if (mount_root || ret_st->st.st_dev != dir->dev || ret_st->btime == FS_BTIME_UNKNOWN)
+                return 0;
+        shard = node_table_shard(table, ret_st->st.st_dev, ret_st->st.st_ino);
+        g_mutex_lock(&shard->lock);
+        found = locked_find(shard, ret_st->st.st_dev, ret_st->st.st_ino);
+        g_mutex_unlock(&shard->lock);
+        if (!found)
+                return S_ISDIR(ret_st->st.st_mode) || table->fds.mount_fd < 0
+                               ? 0
+                               : instantiate_by_handle(table, ret_st, dirfd, name, ret_file);
+        if (!server_file_is(found, ret_st)) {
+                server_file_unref(found);
+                return 0;
+        }
+        *ret_file = found;
+        return 1;
+}
+
+int node_table_lookup(struct node_table *table, const struct server_file *dir, int dirfd,
+                      const char *name, struct fs_stat *ret_st, struct server_file **ret_file)
+{
+        int fd, r = lookup_unopened(table, dir, dirfd, name, ret_st, ret_file);
+
+        if (r != 0)
+                return MIN(r, 0);
+        fd = node_table_open_at(table, dirfd, name);
+        if (fd < 0)
+                return fd;
+        r = fs_stat(fd, ret_st);
+        if (r == 0)
+                r = node_table_instantiate(table, ret_st, fd, ret_file);
+        if (r < 0)
+                fs_close(fd);
+        return r;
+}
+
 static int open_root(struct node_table *table, const char *source)
 {
         struct fs_stat st;

@@ -37,6 +37,11 @@ struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino);
 int node_table_instantiate(struct node_table *table, const struct fs_stat *st, int fd,
                            struct server_file **ret_file);
 
+/* The node that `name` in the directory `dir`, whose descriptor is `dirfd`, is by now: found or made, with
+ * a reference, and what it looks like.  Returns 0 or -errno. */
+int node_table_lookup(struct node_table *table, const struct server_file *dir, int dirfd,
+                      const char *name, struct fs_stat *ret_st, struct server_file **ret_file);
+
 /* O_PATH of `name` in `dirfd`, where a mount may begin: a new descriptor or -errno, -ELOOP if it is
  * our own mount.  That is found out without asking a mount anything, for asking ourselves could
  * take the last thread that could answer. */

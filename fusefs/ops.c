@@ -79,21 +79,12 @@ int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,
         struct node_table *table = dir->file.table;
         SERVER_FILE(file);
         struct fs_stat st;
-        int fd, r;
+        int r = node_table_lookup(table, &dir->file, dirfd, name, &st, &file);
 
-        fd = node_table_open_at(table, dirfd, name);
-        if (fd < 0) {
-                if (fd == -ENOENT)
-                        dir_unlink(dir, name, false);
-                return fd;
-        }
-        r = fs_stat(fd, &st);
-        if (r == 0)
-                r = node_table_instantiate(table, &st, fd, &file);
-        if (r < 0) {
-                fs_close(fd);
+        if (r == -ENOENT)
+                dir_unlink(dir, name, false);
+        if (r < 0)
                 return r;
-        }
         if (file == table->root) /* SOURCE, mounted once more below itself */
                 return -ELOOP;
         r = dir_saw(dir, name, file);
@@ -101,7 +92,6 @@ int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,
                 ops_entry(file, &st, ret_entry);
         return r;
 }
-
 
 int ops_reopen(struct node_table *table, int fd, int flags)
 {

@@ -206,6 +206,8 @@ static void test_inode_reused(struct fixture *f, gconstpointer data)
         g_assert_true(fs_file_syscall_override("statx", (void (*)(void))statx_fake_btime));
         fake_btime = 1000;
         old = look(f, "a");
+        g_assert_cmpint(node_fd_get(old), >=, 0);
+        node_fd_put(old);
         g_assert_cmpuint(node_fds_shrink(&f->table->fds), ==, 1);
         fake_btime = 2000;
         new = look(f, "a");
@@ -532,21 +534,29 @@ static void test_nth_call_fails(struct fixture *f, gconstpointer data)
 /* Out of descriptors for real: what is idle makes room. */
 static void test_no_descriptors(struct fixture *f, gconstpointer data)
 {
+        g_autofree char *path = at(f, "last");
         struct rlimit before, tight;
         struct fuse_entry_param entry;
+        const bool handles = f->table->fds.mount_fd >= 0;
 
+        make_file(f, "new");
         for (unsigned i = 0; i < 12; i++) {
                 g_autofree char *name = g_strdup_printf("f%u", i);
+                struct server_file *file;
 
                 make_file(f, name);
-                look(f, name);
+                file = look(f, name);
+                g_assert_cmpint(node_fd_get(file), >=, 0);
+                node_fd_put(file);
         }
-        make_file(f, "last");
+        g_assert_cmpint(mkdir(path, 0755), ==, 0); /* a directory is opened when it is looked up */
         g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &before), ==, 0);
         tight = before;
         tight.rlim_cur = 0;
         g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &tight), ==, 0);
         g_assert_cmpint(ops_lookup(f->root, f->rootfd, "last", &entry), ==, -EMFILE);
+        /* Where there are handles a file, known or not, is not even opened. */
+        g_assert_cmpint(ops_lookup(f->root, f->rootfd, "new", &entry), ==, handles ? 0 : -EMFILE);
         g_assert_cmpuint(node_table_fds(f->table), ==, 1); /* it has tried everything */
         g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &before), ==, 0);
         g_assert_cmpint(ops_lookup(f->root, f->rootfd, "last", &entry), ==, 0);
