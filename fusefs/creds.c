@@ -32,6 +32,8 @@
 
 static bool privileged;
 static uint64_t permitted;
+static uid_t own_uid;
+static gid_t own_gid;
 
 static _Thread_local struct {
         bool ready, fixup;
@@ -71,7 +73,9 @@ int creds_init(struct k42_mount *mount)
 
         if (r < 0)
                 return r;
-        privileged = geteuid() == 0 && (permitted & NEEDED) == NEEDED;
+        own_uid = geteuid();
+        own_gid = getegid();
+        privileged = own_uid == 0 && (permitted & NEEDED) == NEEDED;
         mount->privileged = privileged;
         return 0;
 }
@@ -175,7 +179,10 @@ int creds_for_caller(fuse_req_t req, mode_t mode, struct creds *ret_creds)
         if (!privileged)
                 return 0;
 
-        creds_fsetid(ctx->uid == 0);
+        if (mode & S_ISGID)
+                creds_fsetid(ctx->uid == 0);
+        if (ctx->uid == own_uid && ctx->gid == own_gid)
+                return 0;
         if ((mode & S_ISGID) && ctx->uid != 0) {
                 r = take_groups(req);
                 if (r < 0)
@@ -218,8 +225,8 @@ void creds_restore(struct creds *creds)
         if (!creds->active)
                 return;
         creds->active = false;
-        setfsuid(geteuid());
-        setfsgid(getegid());
+        setfsuid(own_uid);
+        setfsgid(own_gid);
         caps_after_setfsuid();
         drop_groups();
 }

@@ -348,7 +348,7 @@ int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id)
 int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
                        int *ret_mount_id)
 {
-        return handle_get(dirfd, name, 0, ret_handle, ret_mount_id);
+        return handle_get(dirfd, name, *name ? 0 : AT_EMPTY_PATH, ret_handle, ret_mount_id);
 }
 
 int fs_handle_open(int mount_fd, struct file_handle *handle)

@@ -71,6 +71,7 @@ int fs_open_flags(int flags);
 
 /* File handles (name_to_handle_at(2)); needs privileges to be of use.  The handle is malloc'ed. */
 int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id);
+/* Of `name` in `dirfd`; "": of `dirfd` itself. */
 int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
                        int *ret_mount_id);
 int fs_handle_open(int mount_fd, struct file_handle *handle);

@@ -71,7 +71,8 @@ static bool close_can_fail(const char *source)
         return false;
 }
 
-/* IO_AUTO: fast where we may ask for it; passthrough_probe() finds out whether the kernel agrees. */
+/* IO_AUTO: fast where we may ask for it; passthrough_probe() finds out whether the kernel agrees.
+ */
 static enum io_class class_of(enum io_option io)
 {
         switch (io) {

@@ -175,7 +175,8 @@ int node_table_open_at(struct node_table *table, int dirfd, const char *name)
 }
 
 /* The node of a file that is not opened: its handle opens it when it is needed.  What has got the
- * name between `st` and the handle will be seen by its identity then. */
+ * name between `st` and the handle will be seen by its identity then.  `name` "": `dirfd` is the
+ * file. */
 static int instantiate_by_handle(struct node_table *table, const struct fs_stat *st, int dirfd,
                                  const char *name, struct server_file **ret_file)
 {
@@ -201,6 +202,14 @@ static int instantiate_by_handle(struct node_table *table, const struct fs_stat 
         }
         *ret_file = made;
         return 1;
+}
+
+int node_table_instantiate_by_handle(struct node_table *table, const struct fs_stat *st, int fd,
+                                     struct server_file **ret_file)
+{
+        return st->btime == FS_BTIME_UNKNOWN || table->fds.mount_fd < 0
+                       ? 0
+                       : instantiate_by_handle(table, st, fd, "", ret_file);
 }
 
 /* Most of what is looked up need not be opened: what is known, and files that have a handle.

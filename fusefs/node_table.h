@@ -37,6 +37,11 @@ struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino);
 int node_table_instantiate(struct node_table *table, const struct fs_stat *st, int fd,
                            struct server_file **ret_file);
 
+/* The same for a new file that is open as `fd`, which stays the caller's.  Returns 1; 0 if file handles
+ * do not work here, or the file is known already; or -errno. */
+int node_table_instantiate_by_handle(struct node_table *table, const struct fs_stat *st, int fd,
+                                     struct server_file **ret_file);
+
 /* The node that `name` in the directory `dir`, whose descriptor is `dirfd`, is by now: found or made, with
  * a reference, and what it looks like.  Returns 0 or -errno. */
 int node_table_lookup(struct node_table *table, const struct server_file *dir, int dirfd,

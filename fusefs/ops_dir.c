@@ -30,7 +30,7 @@ struct listing {
         bool plus;
         unsigned plain; /* so many more files are listed without attributes, see plus_advice.h */
         unsigned given; /* … and so many were */
-        char *out; /* `size` bytes of which `used` are used */
+        char *out;      /* `size` bytes of which `used` are used */
         size_t size, used;
         off_t offset; /* behind the last entry that was used */
 };
@@ -55,9 +55,8 @@ static bool leave_out(struct listing *l, const struct fs_dirent *d)
 static size_t add_plus(struct listing *l, const struct fs_dirent *d)
 {
         struct fuse_entry_param entry;
-        int r = is_dot(d->name) || leave_out(l, d)
-                        ? -EISDIR
-                        : ops_lookup(l->dir, l->dirfd, d->name, &entry);
+        int r = is_dot(d->name) || leave_out(l, d) ? -EISDIR
+                                                   : ops_lookup(l->dir, l->dirfd, d->name, &entry);
 
         if (r == -ENOENT)
                 return 0;
@@ -187,7 +186,8 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                 struct plus_advice *advice = &l.table->plus_advice;
                 const pid_t tid = fuse_req_ctx(req)->pid;
 
-                /* Later in a listing the kernel asks for attributes only if somebody wanted some. */
+                /* Later in a listing the kernel asks for attributes only if somebody wanted some.
+                 */
                 if (offset == 0)
                         l.plain = plus_advice_begin(advice, tid);
                 list(&l, size, offset);

@@ -138,24 +138,36 @@ static int create_open(fuse_req_t req, struct node_table *table, int dirfd, cons
         return fd == -EEXIST && !tmpfile && !(flags & O_EXCL) ? -ESTALE : fd;
 }
 
-/* The node of the file that is open as `io_fd`. */
+/* As node_table_instantiate(), for the file that is open as `io_fd`, which stays the caller's. */
+static int instantiate_open(struct node_table *table, int io_fd, const struct fs_stat *st,
+                            struct server_file **ret_file)
+{
+        int fd, r = node_table_instantiate_by_handle(table, st, io_fd, ret_file);
+
+        if (r != 0)
+                return MIN(r, 0);
+        fd = fs_reopen_path(io_fd);
+        if (node_fds_exhausted(fd) && node_fds_shrink(&table->fds) > 0)
+                fd = fs_reopen_path(io_fd);
+        if (fd < 0)
+                return fd;
+        r = node_table_instantiate(table, st, fd, ret_file);
+        if (r < 0)
+                fs_close(fd);
+        return r;
+}
+
+/* The node of the new file that is open as `io_fd`. */
 static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
                         struct fs_stat *ret_st, struct server_file **ret_file)
 {
         SERVER_FILE(file);
-        int fd = fs_reopen_path(io_fd), r;
+        int r = fs_stat(io_fd, ret_st);
 
-        if (node_fds_exhausted(fd) && node_fds_shrink(&dir->file.table->fds) > 0)
-                fd = fs_reopen_path(io_fd);
-        if (fd < 0)
-                return fd;
-        r = fs_stat(fd, ret_st);
         if (r == 0)
-                r = node_table_instantiate(dir->file.table, ret_st, fd, &file);
-        if (r < 0) {
-                fs_close(fd);
+                r = instantiate_open(dir->file.table, io_fd, ret_st, &file);
+        if (r < 0)
                 return r;
-        }
         if (name) {
                 r = dir_saw(dir, name, file);
         } else {
@@ -190,7 +202,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 }
                 r = created_node(dir, tmpfile ? NULL : name, io_fd, &st, &file);
                 if (r == 0)
-                        r = ops_describe(req, file, io_fd, XOBJ_FILE, fi, &description);
+                        r = ops_describe(req, file, io_fd, st.st.st_mode, fi, &description);
                 else
                         fs_close(io_fd);
                 if (r < 0) {

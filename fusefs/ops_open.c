@@ -9,16 +9,16 @@
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
 
-int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_type type,
+int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
                  struct fuse_file_info *fi, struct description **ret_description)
 {
         const struct k42_mount *mount = k42_mount_of(req);
-        const bool is_file = type == XOBJ_FILE;
+        const bool is_file = !server_file_is_dir(file);
         const struct description_how how = {
                 .fd = fd,
                 .flags = fi->flags,
-                .type = type,
-                .io_class = is_file ? file_opens_begin(file, fd, fi->flags) : IO_CLASS_CACHED,
+                .type = is_file ? XOBJ_FILE : XOBJ_DIR,
+                .io_class = is_file ? file_opens_begin(file, fd, fi->flags, mode) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
@@ -95,7 +95,7 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                 else if (r >= 0)
                         r = open_file(req, file, node.fd, fi->flags);
                 if (r >= 0)
-                        r = ops_describe(req, file, r, type, fi, &description);
+                        r = ops_describe(req, file, r, 0, fi, &description);
                 if (r < 0)
                         ops_reply(req, r);
                 else if (fuse_reply_open(req, fi) < 0)

@@ -59,17 +59,20 @@ void passthrough_probe(struct k42_mount *mount)
 }
 
 /* See the essay: the kernel alone would not do it as the backing file system does. */
-static bool needs_us(int fd, int flags)
+static bool needs_us(int fd, int flags, mode_t mode)
 {
         struct fs_stat st;
 
         if (flags & (O_APPEND | O_DIRECT))
                 return true;
-        return (flags & O_ACCMODE) != O_RDONLY &&
-               (fs_stat(fd, &st) < 0 || (st.st.st_mode & (S_ISUID | S_ISGID)));
+        if ((flags & O_ACCMODE) == O_RDONLY)
+                return false;
+        if (mode == 0 && fs_stat(fd, &st) == 0)
+                mode = st.st.st_mode;
+        return mode == 0 || (mode & (S_ISUID | S_ISGID));
 }
 
-enum io_class file_opens_begin(struct server_file *file, int fd, int flags)
+enum io_class file_opens_begin(struct server_file *file, int fd, int flags, mode_t mode)
 {
         struct k42_mount *mount = file->table->mount;
         struct file_opens *opens = &file->opens;
@@ -77,7 +80,7 @@ enum io_class file_opens_begin(struct server_file *file, int fd, int flags)
 
         if (io_class != IO_CLASS_FAST)
                 return io_class;
-        if (mount->options.io == IO_AUTO && needs_us(fd, flags))
+        if (mount->options.io == IO_AUTO && needs_us(fd, flags, mode))
                 io_class = IO_CLASS_COUNTED;
         g_mutex_lock(&opens->lock);
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&

@@ -38,8 +38,9 @@ void file_opens_clear(struct file_opens *opens);
 void passthrough_probe(struct k42_mount *mount);
 
 /* An open of `file` with `flags`, through the descriptor `fd`, begins: which class it gets.  If it uses
- * the backing file the reply that this thread sends next carries its id. */
-enum io_class file_opens_begin(struct server_file *file, int fd, int flags);
+ * the backing file the reply that this thread sends next carries its id.  `mode`: the file's, if the
+ * caller knows it; else 0. */
+enum io_class file_opens_begin(struct server_file *file, int fd, int flags, mode_t mode);
 
 /* … and is over: released, or its reply was not taken. */
 void file_opens_end(struct server_file *file, enum io_class io_class);
