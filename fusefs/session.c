@@ -9,11 +9,19 @@
  * signal, at a moment when they are between requests or waiting for one.  A thread that is in the
  * middle of a request finishes it; only a read of /dev/fuse is cut short (the signal's handler does
  * nothing, and SA_RESTART is not set).
+ *
+ * The kernel gives requests to the waiting threads in turn.  If all of them waited, one request
+ * after the other would wake a thread whose caches are cold, on another processor as often as not.
+ * So no more than WAITERS wait there; the others are parked on a semaphore until all who waited
+ * have got something to do.  `waiting` and `parked` are both written before the other one is read,
+ * sequentially consistent: a thread that parks itself because there are waiters enough, and a
+ * waiter that leaves as the last one, cannot both overlook each other.
  */
 #include "fusefs/session.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +37,7 @@
 #define WAKE_EVERY_MS  5
 #define STACK_SIZE     (256 * 1024)
 #define RETRY_PAUSE_US 20000
+#define WAITERS        2 /* one for the next request, and one for the next while it is served */
 
 struct session {
         struct k42_mount *mount;
@@ -39,6 +48,9 @@ struct session {
         unsigned n_threads;
         atomic_uint running;
         atomic_bool stopping;
+        atomic_int waiting; /* threads in (or about to be in) the read of /dev/fuse */
+        atomic_int parked;  /* threads that wait for a post nobody has promised them yet */
+        sem_t unpark;
 
         GMutex lock;
         GCond changed;
@@ -60,6 +72,39 @@ static void session_ready(void *data)
         g_mutex_unlock(&session->lock);
 }
 
+/* Takes one of those who are parked, who is then owed a post; false if there is none. */
+static bool claim_parked(struct session *session)
+{
+        int parked = atomic_load(&session->parked);
+
+        while (parked > 0)
+                if (atomic_compare_exchange_weak(&session->parked, &parked, parked - 1))
+                        return true;
+        return false;
+}
+
+/* Returns when the calling thread is wanted as a waiter, as which it is counted then. */
+static void wait_for_turn(struct session *session)
+{
+        while (atomic_load(&session->waiting) >= WAITERS && !fuse_session_exited(session->se)) {
+                atomic_fetch_add(&session->parked, 1);
+                if ((atomic_load(&session->waiting) < WAITERS ||
+                     fuse_session_exited(session->se)) &&
+                    claim_parked(session))
+                        break; /* looked again, and got itself (or somebody's place) back */
+                while (sem_wait(&session->unpark) < 0 && errno == EINTR)
+                        if (fuse_session_exited(session->se)) /* session_stop() wakes us so */
+                                break;
+        }
+        atomic_fetch_add(&session->waiting, 1);
+}
+
+static void turn_is_over(struct session *session)
+{
+        if (atomic_fetch_sub(&session->waiting, 1) == 1 && claim_parked(session))
+                sem_post(&session->unpark);
+}
+
 /* One thread's life.  Errors of the device that pass (ENOMEM, EIO for a request that was lost) do
  * not end it. */
 static void *session_thread(void *data)
@@ -68,14 +113,19 @@ static void *session_thread(void *data)
         struct fuse_buf buf = {.mem = NULL};
 
         while (!fuse_session_exited(session->se)) {
-                int r = fuse_session_receive_buf(session->se, &buf);
+                int r;
 
+                wait_for_turn(session);
+                r = fuse_session_receive_buf(session->se, &buf);
+                turn_is_over(session);
                 if (r > 0)
                         fuse_session_process_buf(session->se, &buf);
                 else if (r < 0 && r != -EINTR && r != -EAGAIN)
                         g_usleep(RETRY_PAUSE_US);
         }
         free(buf.mem);
+        if (claim_parked(session)) /* who will pass it on */
+                sem_post(&session->unpark);
         if (atomic_fetch_sub(&session->running, 1) == 1) {
                 g_mutex_lock(&session->lock);
                 session->gone = true;
@@ -199,6 +249,7 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
         session->mount = mount;
         session->ended = ended;
         session->data = data;
+        sem_init(&session->unpark, 0, 0);
         g_mutex_init(&session->lock);
         g_cond_init(&session->changed);
 
@@ -250,6 +301,7 @@ void session_stop(struct session *session)
         free(session->threads);
         g_cond_clear(&session->changed);
         g_mutex_clear(&session->lock);
+        sem_destroy(&session->unpark);
         free(session);
 }
 
