@@ -88,8 +88,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
                  struct fuse_file_info *fi, struct description **ret_description);
 
-/* Ends what ops_describe() made: at RELEASE, or when the reply to the open was not taken. */
+/* Ends what ops_describe() made: at RELEASE; and when the reply to the open was not taken. */
 void ops_release(struct server_file *file, struct description *description);
+void ops_not_taken(struct server_file *file, struct description *description);
 
 /* ops_data.c */
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);

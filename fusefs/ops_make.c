@@ -213,7 +213,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 }
                 ops_entry(file, &st, &entry);
                 if (fuse_reply_create(req, &entry, fi) < 0) {
-                        ops_release(file, description);
+                        ops_not_taken(file, description);
                         ops_entry_undo(table, &entry);
                 }
         }

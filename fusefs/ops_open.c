@@ -9,6 +9,27 @@
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
 
+#define DIR_CACHE_TIMEOUT                                                                          \
+        60 /* seconds that names are believed, from which on listings are cached */
+
+/* What the kernel has cached is kept if it is still right.  A directory's names are cached only
+ * where they are believed for long: else who lists it would get the names at once and then ask for
+ * each of them, instead of getting all that with READDIRPLUS. */
+static void keep_cache(const struct k42_mount *mount, struct server_file *file, int fd,
+                       struct fuse_file_info *fi)
+{
+        const bool is_dir = server_file_is_dir(file);
+        struct fs_stat st;
+        enum contents contents;
+
+        if (is_dir && mount->options.entry_timeout < DIR_CACHE_TIMEOUT)
+                return;
+        contents = fs_stat(fd, &st) == 0 ? contents_look(&file->contents, &st, g_get_real_time())
+                                         : CONTENTS_YOUNG;
+        fi->keep_cache = contents == CONTENTS_KEPT;
+        fi->cache_readdir = is_dir && contents != CONTENTS_YOUNG;
+}
+
 int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
                  struct fuse_file_info *fi, struct description **ret_description)
 {
@@ -34,7 +55,15 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
                 fi->direct_io = how.io_class == IO_CLASS_COUNTED;
                 fi->noflush = mount->noflush;
         }
+        if (how.io_class == IO_CLASS_CACHED)
+                keep_cache(mount, file, fd, fi);
         return 0;
+}
+
+void ops_not_taken(struct server_file *file, struct description *description)
+{
+        contents_forget(&file->contents);
+        ops_release(file, description);
 }
 
 void ops_release(struct server_file *file, struct description *description)
@@ -99,7 +128,7 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                 if (r < 0)
                         ops_reply(req, r);
                 else if (fuse_reply_open(req, fi) < 0)
-                        ops_release(file, description);
+                        ops_not_taken(file, description);
         }
 }
 

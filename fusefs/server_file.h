@@ -55,6 +55,7 @@
 #include <sys/types.h>
 
 #include "cobj/xobj.h"
+#include "fusefs/contents.h"
 #include "fusefs/fs_file.h"
 #include "fusefs/hash.h"
 #include "fusefs/node_fd.h"
@@ -82,6 +83,7 @@ struct server_file {
 
         struct node_fd fd;
         struct file_opens opens;
+        contents_word contents; /* what the kernel may keep */
 
         GMutex links_lock;
         struct file_link *links; /* newest first; under links_lock */

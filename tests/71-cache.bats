@@ -1,0 +1,115 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What the kernel keeps of files and directories that nobody has changed, and what it must not.
+
+load lib
+
+setup() {
+    k42_skip_unless_fuse
+    k42_scratch
+    OLD='2001-01-01 00:00:00'
+}
+teardown() { k42_cleanup; }
+
+# costs N KIND COMMAND…: the command costs that many requests
+costs() {
+    local n=$1 kind=$2 before
+    before=$(k42_stat "requests.$kind")
+    shift 2
+    "$@" >/dev/null
+    [ $(($(k42_stat "requests.$kind") - before)) = "$n" ] ||
+        { echo "$*: $(($(k42_stat "requests.$kind") - before)) $kind, not $n" >&2; return 1; }
+}
+
+# A file's ctime cannot be set: what is to be old has to wait.
+settle() { sleep 2.1; }
+
+@test "an unchanged file is read once" {
+    head -c 100000 /dev/urandom >"$S/src/f"
+    settle
+    k42_mount -o io=cached
+    costs 1 read cat "$S/mnt/f"
+    settle
+    costs 0 read cat "$S/mnt/f"
+    costs 0 read cmp "$S/mnt/f" "$S/src/f"
+}
+
+@test "what others have changed is read again: contents, in place, with the old times, by another file" {
+    head -c 5000 /dev/urandom >"$S/src/f"
+    settle
+    k42_mount -o io=cached,attr_timeout=0,entry_timeout=0
+    cat "$S/mnt/f" >/dev/null
+    settle
+    costs 0 read cat "$S/mnt/f"
+    # in place, the size as before
+    printf changed | dd of="$S/src/f" conv=notrunc status=none
+    cmp "$S/mnt/f" "$S/src/f"
+    settle
+    cat "$S/mnt/f" >/dev/null
+    settle
+    costs 0 read cat "$S/mnt/f"
+    # and with its times set back
+    touch -r "$S/src/f" "$S/times"
+    printf CHANGED | dd of="$S/src/f" conv=notrunc status=none
+    touch -r "$S/times" "$S/src/f"
+    cmp "$S/mnt/f" "$S/src/f"
+    settle
+    cat "$S/mnt/f" >/dev/null
+    # by another file
+    head -c 5000 /dev/urandom >"$S/src/g"
+    touch -r "$S/src/f" "$S/src/g"
+    mv "$S/src/g" "$S/src/f"
+    cmp "$S/mnt/f" "$S/src/f"
+}
+
+@test "what was changed twice within a step of the clock is not mistaken" {
+    k42_mount -o io=cached,attr_timeout=0,entry_timeout=0
+    local i
+    for i in {1..200}; do
+        printf '%05d' "$i" >"$S/src/f"
+        [ "$(cat "$S/mnt/f")" = "$(printf '%05d' "$i")" ]
+    done
+}
+
+@test "own writes are seen, and cost one reading at most" {
+    k42_mount -o io=cached
+    head -c 50000 /dev/urandom >"$S/mnt/f"
+    cmp "$S/mnt/f" "$S/src/f"
+    settle
+    cat "$S/mnt/f" >/dev/null
+    settle
+    # the kernel may compare its own idea of the time of the write with ours once more
+    costs 0 read cat "$S/mnt/f" || { settle; costs 0 read cat "$S/mnt/f"; }
+    printf changed | dd of="$S/mnt/f" conv=notrunc status=none
+    cmp "$S/mnt/f" "$S/src/f"
+}
+
+@test "an unchanged directory is listed once, where names are believed for long" {
+    mkdir "$S/src/d" && touch "$S/src/d/"{1..50}
+    settle
+    k42_mount -o entry_timeout=3600,attr_timeout=3600
+    [ "$(ls -U "$S/mnt/d" | sort -n | tr '\n' ' ')" = "$(echo {1..50}) " ]
+    settle
+    costs 0 readdir ls "$S/mnt/d"
+    costs 0 readdirplus ls "$S/mnt/d"
+    [ "$(ls -U "$S/mnt/d" | wc -l)" = 50 ]
+    # changes through the mount
+    touch "$S/mnt/d/new" && rm "$S/mnt/d/7" && mv "$S/mnt/d/8" "$S/mnt/d/eight"
+    [ "$(ls "$S/mnt/d" | wc -l)" = 50 ]
+    ls "$S/mnt/d" | grep -qx new
+    ls "$S/mnt/d" | grep -qx eight
+    ! ls "$S/mnt/d" | grep -qx '[78]'
+    settle
+    ls "$S/mnt/d" >/dev/null
+    settle
+    costs 0 readdir ls "$S/mnt/d"
+}
+
+@test "a directory whose names are believed for a second is not cached" {
+    mkdir "$S/src/d" && touch "$S/src/d/"{1..50}
+    settle
+    k42_mount -o entry_timeout=1,attr_timeout=1
+    ls "$S/mnt/d" >/dev/null
+    settle
+    costs 1 readdirplus ls "$S/mnt/d"
+}
