@@ -116,8 +116,11 @@ def _goal_text(judgement):
 
 
 def _goal_section(table):
-    rows = []
+    rows, unknown = [], []
     for judgement in judged(table):
+        if judgement["state"] == goals.UNKNOWN:
+            unknown.append(f"{judgement['text']} ({judgement['column']})")
+            continue
         text, bound = _goal_text(judgement)
         state = judgement["state"]
         if state == goals.MET and judgement["missing"]:
@@ -130,6 +133,9 @@ def _goal_section(table):
             shown += " (below the floor: " + ", ".join(judgement["below_floor"]) + ")"
         rows.append([judgement["text"], judgement["column"], text, bound, shown])
     yield from _lines(["goal", "column", "figure (interval)", "must be", ""], rows)
+    if unknown:
+        yield ""
+        yield "Not measured: " + "; ".join(unknown) + "."
 
 
 def _best_section(table):
@@ -181,7 +187,7 @@ def markdown(document):
     out = [
         f"{machine['system']}, kernel {machine['kernel']}, libfuse {machine['libfuse']}, "
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']} GiB, "
-        f"{machine['filesystem']}; load at the start {machine['load_at_start']}. "
+        f"{machine['filesystem']}; load {machine['load_at_start']} before, {machine['load_at_end']} after. "
         f"k42fs {machine['commit']}. {settings['rounds_done']} rounds, sizes: {settings['sizes']}, "
         f"limit of open files {settings['file_limit']:,}.", "",
         "### Goals", "",
@@ -226,7 +232,8 @@ def publish(document, path):
 def _plot(table, group, title, folder):
     """Bars: each column's median as a multiple of native's, one cluster a row."""
     rows = [r for r in table.rows(group) if r["relative"] and table.summary(r["key"], "native")]
-    columns = [c for c in table.columns if c != "native"]
+    columns = [c for c in table.columns
+               if c != "native" and any(table.summary(r["key"], c) for r in rows)]
     if not rows or not columns:
         return
     data = os.path.join(folder, f"{group}.dat")

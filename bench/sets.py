@@ -31,16 +31,16 @@ class Sizes:
     fio_seconds: float = 1.0
     fork_ms: int = 250
     fork_files: tuple = (0, 100, 1_000, 10_000)
-    read_ms: int = 60
+    reads: int = 100_000
     starts: int = 300
 
 
 FULL = Sizes()
 QUICK = Sizes(files=2_000, find=5_000, big=10_000, creates=500, renames=1_000, tar=200,
               repository=200, copy=200, project=6, fio_mib=32, fio_seconds=0.15, fork_ms=20,
-              fork_files=(0, 100, 1_000), read_ms=20, starts=30)
+              fork_files=(0, 100, 1_000), reads=20_000, starts=30)
 TINY = Sizes(files=200, find=300, big=600, creates=50, renames=50, tar=20, repository=20, copy=20,
-             project=2, fio_mib=4, fio_seconds=0.05, fork_ms=5, fork_files=(0, 100), read_ms=5,
+             project=2, fio_mib=4, fio_seconds=0.05, fork_ms=5, fork_files=(0, 100), reads=2_000,
              starts=5)
 
 

@@ -16,6 +16,8 @@
 #include <string.h>
 #include <time.h>
 
+#define BATCHES 41 /* odd, so that the median is one of them */
+
 static const struct {
         const char *name;
         measurement measure;
@@ -28,7 +30,7 @@ static const struct {
         {"rename", measure_rename, 2, "DIR RENAMES"},
         {"readdir", measure_readdir, 2, "DIR PASSES"},
         {"fork", measure_fork, 4, "exit|exec|touch DIR FILES MILLISECONDS"},
-        {"read", measure_read, 2, "FILE MILLISECONDS"},
+        {"read", measure_read, 2, "FILE READS"},
         {"start", measure_start, 3, "PROGRAM TIMES PRELOAD"},
 };
 
@@ -38,6 +40,36 @@ double now(void)
 
         clock_gettime(CLOCK_MONOTONIC, &time);
         return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+        const double x = *(const double *)a, y = *(const double *)b;
+
+        return (x > y) - (x < y);
+}
+
+double median(double *values, size_t n)
+{
+        qsort(values, n, sizeof(*values), compare);
+        return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double time_batches(unsigned n, void (*op)(const void *data, unsigned i), const void *data)
+{
+        const unsigned batches = n < BATCHES ? n : BATCHES;
+        double figures[BATCHES];
+
+        for (unsigned batch = 0; batch < batches; batch++) {
+                const unsigned from = (unsigned)((unsigned long)n * batch / batches);
+                const unsigned to = (unsigned)((unsigned long)n * (batch + 1) / batches);
+                const double start = now();
+
+                for (unsigned i = from; i < to; i++)
+                        op(data, i);
+                figures[batch] = (now() - start) / (to - from) * 1e6;
+        }
+        return median(figures, batches);
 }
 
 unsigned parse_count(const char *text)

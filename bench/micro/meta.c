@@ -12,112 +12,107 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static double stat_all(const char *dir, unsigned files)
+struct file_set {
+        const char *dir;
+        unsigned files;
+};
+
+static void stat_one(const void *data, unsigned i)
 {
-        const double start = now();
+        const struct file_set *set = data;
+        char name[PATH_MAX];
+        struct stat st;
 
-        for (unsigned i = 0; i < files; i++) {
-                char name[PATH_MAX];
-                struct stat st;
-
-                set_name(name, sizeof(name), dir, i);
-                if (stat(name, &st) != 0)
-                        give_up("stat", name);
-        }
-        return (now() - start) / files * 1e6;
+        set_name(name, sizeof(name), set->dir, i % set->files);
+        if (stat(name, &st) != 0)
+                give_up("stat", name);
 }
 
-/* The first pass is a figure of its own (nothing may be cached yet); `warm` is the best later one.
- */
+/* The first pass is a figure of its own: nothing may be cached yet. */
 int measure_stat(int argc, char **argv)
 {
-        const unsigned files = parse_count(argv[1]);
+        const struct file_set set = {argv[0], parse_count(argv[1])};
         const unsigned passes = parse_count(argv[2]);
-        double best = 0;
 
-        put_figure("first", stat_all(argv[0], files));
-        for (unsigned pass = 1; pass < passes; pass++) {
-                const double figure = stat_all(argv[0], files);
-
-                if (pass == 1 || figure < best)
-                        best = figure;
-        }
+        put_figure("first", time_batches(set.files, stat_one, &set));
         if (passes > 1)
-                put_figure("warm", best);
+                put_figure("warm", time_batches(set.files * (passes - 1), stat_one, &set));
         return 0;
+}
+
+static void open_one(const void *data, unsigned i)
+{
+        const struct file_set *set = data;
+        char name[PATH_MAX];
+        int fd;
+
+        set_name(name, sizeof(name), set->dir, i % set->files);
+        fd = open(name, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                give_up("open", name);
+        if (close(fd) != 0)
+                give_up("close", name);
 }
 
 int measure_open(int argc, char **argv)
 {
-        const unsigned files = parse_count(argv[1]);
+        const struct file_set set = {argv[0], parse_count(argv[1])};
         const unsigned passes = parse_count(argv[2]);
-        double start;
 
-        stat_all(argv[0], files); /* the names are known; the open itself is what is measured */
-        start = now();
-        for (unsigned pass = 0; pass < passes; pass++) {
-                for (unsigned i = 0; i < files; i++) {
-                        char name[PATH_MAX];
-                        int fd;
-
-                        set_name(name, sizeof(name), argv[0], i);
-                        fd = open(name, O_RDONLY | O_CLOEXEC);
-                        if (fd < 0)
-                                give_up("open", name);
-                        if (close(fd) != 0)
-                                give_up("close", name);
-                }
-        }
-        put_figure("open_close", (now() - start) / passes / files * 1e6);
+        /* The names are known; the open itself is what is measured. */
+        time_batches(set.files, stat_one, &set);
+        put_figure("open_close", time_batches(set.files * passes, open_one, &set));
         return 0;
+}
+
+static void create_one(const void *data, unsigned i)
+{
+        static const char content[100];
+        char name[PATH_MAX];
+        int fd;
+
+        set_name(name, sizeof(name), data, i);
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (fd < 0)
+                give_up("create", name);
+        if (write(fd, content, sizeof(content)) != (ssize_t)sizeof(content))
+                give_up("write", name);
+        if (close(fd) != 0)
+                give_up("close", name);
+        if (unlink(name) != 0)
+                give_up("unlink", name);
 }
 
 int measure_create(int argc, char **argv)
 {
-        static const char content[100];
-        const unsigned files = parse_count(argv[1]);
-        const double start = now();
-
-        for (unsigned i = 0; i < files; i++) {
-                char name[PATH_MAX];
-                int fd;
-
-                set_name(name, sizeof(name), argv[0], i);
-                fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-                if (fd < 0)
-                        give_up("create", name);
-                if (write(fd, content, sizeof(content)) != (ssize_t)sizeof(content))
-                        give_up("write", name);
-                if (close(fd) != 0)
-                        give_up("close", name);
-                if (unlink(name) != 0)
-                        give_up("unlink", name);
-        }
-        put_figure("create_unlink", (now() - start) / files * 1e6);
+        put_figure("create_unlink", time_batches(parse_count(argv[1]), create_one, argv[0]));
         return 0;
+}
+
+static void rename_one(const void *data, unsigned i)
+{
+        char from[PATH_MAX], to[PATH_MAX];
+
+        set_name(from, sizeof(from), data, i);
+        set_name(to, sizeof(to), data, i + 1);
+        if (rename(from, to) != 0)
+                give_up("rename", from);
 }
 
 int measure_rename(int argc, char **argv)
 {
         const unsigned renames = parse_count(argv[1]);
-        char from[PATH_MAX], to[PATH_MAX];
-        double start;
+        char name[PATH_MAX];
         int fd;
 
-        set_name(from, sizeof(from), argv[0], 0);
-        fd = open(from, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        set_name(name, sizeof(name), argv[0], 0);
+        fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
         if (fd < 0 || close(fd) != 0)
-                give_up("create", from);
-        start = now();
-        for (unsigned i = 1; i <= renames; i++) {
-                set_name(from, sizeof(from), argv[0], i - 1);
-                set_name(to, sizeof(to), argv[0], i);
-                if (rename(from, to) != 0)
-                        give_up("rename", from);
-        }
-        put_figure("rename", (now() - start) / renames * 1e6);
-        if (unlink(to) != 0)
-                give_up("unlink", to);
+                give_up("create", name);
+        put_figure("rename", time_batches(renames, rename_one, argv[0]));
+        set_name(name, sizeof(name), argv[0], renames);
+        if (unlink(name) != 0)
+                give_up("unlink", name);
         return 0;
 }
 

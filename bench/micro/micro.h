@@ -31,5 +31,15 @@ void set_name(char *name, size_t size, const char *dir, unsigned i);
 /* Prints `what PATH: strerror` and ends the program: a figure from half a run is worth nothing. */
 _Noreturn void give_up(const char *what, const char *path);
 
+/*
+ * Does `op` for 0 … n-1 and returns microseconds a call: the time is taken for each of some dozen
+ * equal batches, and their median is the answer.  What else the machine does meanwhile lengthens a
+ * few batches and not the median; what the file system does on every hundredth call is still in it.
+ */
+double time_batches(unsigned n, void (*op)(const void *data, unsigned i), const void *data);
+
+/* The median of n values; sorts them. */
+double median(double *values, size_t n);
+
 /* One figure of the answer. */
 void put_figure(const char *name, double value);

@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define READ_SIZE 4096
+#define FORKS_MAX 5000
+#define FORKS_MIN 5
 
 /* A child that is not asked to do anything else. */
 static const char program_that_ends[] = "/bin/true";
@@ -80,7 +82,7 @@ static void fork_once(enum fork_mode mode, const int *fds, unsigned files)
 /* Not O_CLOEXEC: that a new image inherits the descriptors is what `exec` measures. */
 static int *open_set(const char *dir, unsigned files)
 {
-        int *fds = calloc(files, sizeof(*fds));
+        int *fds = calloc(files + 1, sizeof(*fds));
 
         if (!fds)
                 give_up("calloc", "");
@@ -99,6 +101,7 @@ int measure_fork(int argc, char **argv)
 {
         const unsigned files = strcmp(argv[2], "0") == 0 ? 0 : parse_count(argv[2]);
         const double span = parse_count(argv[3]) * 1e-3;
+        static double figures[FORKS_MAX];
         enum fork_mode mode = FORK_EXIT;
         unsigned forks = 0;
         double start;
@@ -109,44 +112,48 @@ int measure_fork(int argc, char **argv)
         else if (strcmp(argv[0], "touch") == 0)
                 mode = FORK_TOUCH;
         raise_limit(files);
-        fds = open_set(argv[1], files > 0 ? files : 1);
-        if (files == 0)
-                close(fds[0]);
+        fds = open_set(argv[1], files);
         fork_once(mode, fds, files); /* the first one pays for page tables and page cache */
         start = now();
         do {
+                const double before = now();
+
                 fork_once(mode, fds, files);
-                forks++;
-        } while (now() - start < span || forks < 3);
-        put_figure("fork", (now() - start) / forks * 1e6);
+                figures[forks++] = (now() - before) * 1e6;
+        } while (forks < FORKS_MAX && (now() - start < span || forks < FORKS_MIN));
+        put_figure("fork", median(figures, forks));
         put_figure("forks", forks);
         free(fds);
         return 0;
 }
 
+struct read_set {
+        int fd;
+        off_t size;
+};
+
+static void read_one(const void *data, unsigned i)
+{
+        const struct read_set *set = data;
+        char buffer[READ_SIZE];
+
+        if (pread(set->fd, buffer, READ_SIZE, (off_t)i * READ_SIZE % set->size) != READ_SIZE)
+                give_up("pread", "");
+}
+
 int measure_read(int argc, char **argv)
 {
-        const double span = parse_count(argv[1]) * 1e-3;
-        const int fd = open(argv[0], O_RDONLY | O_CLOEXEC);
+        const unsigned reads = parse_count(argv[1]);
+        struct read_set set = {.fd = open(argv[0], O_RDONLY | O_CLOEXEC)};
         char buffer[READ_SIZE];
-        unsigned long reads = 0;
-        off_t size;
-        double start;
 
-        if (fd < 0)
+        if (set.fd < 0)
                 give_up("open", argv[0]);
-        for (size = 0; pread(fd, buffer, sizeof(buffer), size) == READ_SIZE; size += READ_SIZE)
-                ; /* everything is cached from here on */
-        if (size == 0)
+        while (pread(set.fd, buffer, READ_SIZE, set.size) == READ_SIZE)
+                set.size += READ_SIZE; /* everything is cached from here on */
+        if (set.size == 0)
                 give_up("a file of 4096 bytes and more", argv[0]);
-        start = now();
-        do {
-                for (unsigned i = 0; i < 1000; i++, reads++)
-                        if (pread(fd, buffer, sizeof(buffer), (off_t)(reads * READ_SIZE) % size) !=
-                            READ_SIZE)
-                                give_up("pread", argv[0]);
-        } while (now() - start < span);
-        put_figure("read", (now() - start) / (double)reads * 1e6);
+        put_figure("read", time_batches(reads, read_one, &set));
         return 0;
 }
 
@@ -167,36 +174,33 @@ static double start_once(const char *program, char **environment)
         return (now() - start) * 1e6;
 }
 
-static int compare(const void *a, const void *b)
-{
-        const double x = *(const double *)a, y = *(const double *)b;
-
-        return (x > y) - (x < y);
-}
-
 /* Starts the program with and without the preload in turns, so that what the machine does beside it
- * meets both. */
+ * meets both; the cost is the median of the pairs' differences. */
 int measure_start(int argc, char **argv)
 {
         const unsigned times = parse_count(argv[1]);
         char preload[PATH_MAX + 16];
-        char *plain[] = {NULL};
-        char *preloaded[] = {preload, NULL};
-        double *figures = calloc(2 * (size_t)times, sizeof(*figures));
+        char *without[] = {NULL};
+        char *with[] = {preload, NULL};
+        double *plain = calloc(times, sizeof(*plain));
+        double *cost = calloc(times, sizeof(*cost));
 
-        if (!figures)
+        if (!plain || !cost)
                 give_up("calloc", "");
         snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", argv[2]);
-        start_once(argv[0], plain);
-        start_once(argv[0], preloaded);
+        start_once(argv[0], without);
+        start_once(argv[0], with);
         for (unsigned i = 0; i < times; i++) {
-                figures[i] = start_once(argv[0], plain);
-                figures[times + i] = start_once(argv[0], preloaded);
+                double preloaded = i % 2 ? start_once(argv[0], with) : 0;
+
+                plain[i] = start_once(argv[0], without);
+                if (i % 2 == 0)
+                        preloaded = start_once(argv[0], with);
+                cost[i] = preloaded - plain[i];
         }
-        qsort(figures, times, sizeof(*figures), compare);
-        qsort(figures + times, times, sizeof(*figures), compare);
-        put_figure("plain", figures[times / 2]);
-        put_figure("preloaded", figures[times + times / 2]);
-        free(figures);
+        put_figure("plain", median(plain, times));
+        put_figure("cost", median(cost, times));
+        free(plain);
+        free(cost);
         return 0;
 }
