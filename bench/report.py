@@ -189,7 +189,7 @@ def markdown(document):
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']} GiB, "
         f"{machine['filesystem']}; load {machine['load_at_start']} before, {machine['load_at_end']} after. "
         f"k42fs {machine['commit']}. {settings['rounds_done']} rounds, sizes: {settings['sizes']}, "
-        f"limit of open files {settings['file_limit']:,}.", "",
+        f"limit of open files {settings['file_limit']:,}, nice {settings['nice']}.", "",
         "### Goals", "",
         "*speed* goals (≥): times as fast as the other column; the rest (≤): times as much, or the "
         "figure itself. Ratios are medians of the ratios within each round.", "",

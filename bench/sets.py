@@ -14,6 +14,9 @@ import subprocess
 from machine import Failed, command
 
 
+FOLDER_FILES = 4_000  # of find's set, below one of its uppermost folders
+
+
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     """How much of everything; the issue's numbers, or a tenth of them for --quick and less for
@@ -28,19 +31,38 @@ class Sizes:
     copy: int = 1_000
     project: int = 40
     fio_mib: int = 256
-    fio_seconds: float = 1.0
+    fio_seconds: float = 0.7
     fork_ms: int = 250
-    fork_files: tuple = (0, 100, 1_000, 10_000)
+    most_open: int = 10_000  # files that a process has open when it forks; 0: leave that out
+    fork_files: tuple = (100, 1_000)
     reads: int = 100_000
     starts: int = 300
+
+    @property
+    def part_folders(self):
+        """Of `find`: folders of FOLDER_FILES files, 16,000 files at most."""
+        return max(1, min(4, self.find // FOLDER_FILES))
+
+    @property
+    def part(self):
+        return min(self.find, self.part_folders * FOLDER_FILES)
+
+    def titles(self):
+        """What the titles of rows are filled in with."""
+        return {**dataclasses.asdict(self), "part": self.part}
+
+    def within(self, file_limit):
+        """As far as daemons get that have one descriptor for each inode and one for each open."""
+        return dataclasses.replace(self, files=min(self.files, file_limit * 9 // 10),
+                                   most_open=min(self.most_open, file_limit * 9 // 20))
 
 
 FULL = Sizes()
 QUICK = Sizes(files=2_000, find=5_000, big=10_000, creates=500, renames=1_000, tar=200,
               repository=200, copy=200, project=6, fio_mib=32, fio_seconds=0.15, fork_ms=20,
-              fork_files=(0, 100, 1_000), reads=20_000, starts=30)
+              fork_files=(100, 1_000), most_open=0, reads=20_000, starts=30)
 TINY = Sizes(files=200, find=300, big=600, creates=50, renames=50, tar=20, repository=20, copy=20,
-             project=2, fio_mib=4, fio_seconds=0.05, fork_ms=5, fork_files=(0, 100), reads=2_000,
+             project=2, fio_mib=4, fio_seconds=0.05, fork_ms=5, fork_files=(100,), most_open=0, reads=2_000,
              starts=5)
 
 
@@ -84,8 +106,7 @@ class Sets:
     def make_files(self):
         folder = os.path.join(self.source, "files")
         os.mkdir(folder)
-        # One more than the fork workloads open, at least.
-        for i in range(max(self.sizes.files, *self.sizes.fork_files)):
+        for i in range(max(self.sizes.files, self.sizes.most_open, *self.sizes.fork_files)):
             _write(os.path.join(folder, f"f{i:06}"), b"x" * 100)
 
     def make_find(self):

@@ -211,19 +211,20 @@ def _fsync(run):
     run.put("fsync", _fio(run, "randwrite", "4k", fsync=1)["iops"])
 
 
-FORK_COUNTS = (0, 100, 1_000, 10_000)
-
-
-def _fork_rows(mode, title, runs_on=None):
-    return [Row(f"{mode}_{n}", f"{title}, {n:,} open files", "µs", LOWER, "processes",
-                runs_on=runs_on) for n in FORK_COUNTS]
+def _fork_rows(key, title, runs_on=None):
+    numbers = [("0", "0"), ("100", "100"), ("1000", "1,000"), ("most", "{most_open:,}")]
+    return [Row(f"{key}_{name}", f"{title}, {shown} open files", "µs", LOWER, "processes",
+                runs_on=runs_on) for name, shown in numbers]
 
 
 def _fork(run, mode, key, shim=False):
-    for count in run.sizes.fork_files:
-        with run.attempt(f"{key}_{count}"):
-            run.put(f"{key}_{count}", run.k42bench("fork", mode, run.path("files"), count,
-                                                   run.sizes.fork_ms, shim=shim)["fork"])
+    counts = {"0": 0, **{str(n): n for n in run.sizes.fork_files}}
+    if run.sizes.most_open:
+        counts["most"] = run.sizes.most_open
+    for name, count in counts.items():
+        with run.attempt(f"{key}_{name}"):
+            run.put(f"{key}_{name}", run.k42bench("fork", mode, run.path("files"), count,
+                                                  run.sizes.fork_ms, shim=shim)["fork"])
 
 
 @workload("fork-exit", _fork_rows("fork_exit", "fork + exit"), ["files"])
@@ -255,24 +256,39 @@ def _is_mounted(peer):
     return peer.name != "native"
 
 
-@workload("footprint", [
-    Row("rss", "RSS after find, {big:,} files", "MiB", LOWER, "daemon", relative=False),
-    Row("fds", "descriptors after it", "", LOWER, "daemon", relative=False),
-    Row("threads", "threads after it", "", LOWER, "daemon", relative=False)],
-          ["big"], cold=True, runs_on=_is_mounted, rounds=2)
-def _footprint(run):
-    output = run.command(["find", run.path("big"), "-type", "f", "-size", "-1", "-printf", "x"])[1]
-    if len(output) != run.sizes.big:
-        raise Failed(f"found {len(output)} of {run.sizes.big} files")
+def _footprint_rows(suffix, files):
+    return [Row("rss" + suffix, f"RSS after find, {files} files", "MiB", LOWER, "daemon", False),
+            Row("fds" + suffix, f"descriptors after find, {files} files", "", LOWER, "daemon", False),
+            Row("threads" + suffix, f"threads after find, {files} files", "", LOWER, "daemon", False)]
+
+
+def _footprint(run, folders, files, suffix):
+    output = run.command(["find", *folders, "-type", "f", "-size", "-1", "-printf", "x"])[1]
+    if len(output) != files:
+        raise Failed(f"found {len(output)} of {files} files")
     resident = descriptors = threads = 0
     for pid in run.mount.daemon_pids():
         with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
             resident += next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
         descriptors += len(os.listdir(f"/proc/{pid}/fd"))
         threads += len(os.listdir(f"/proc/{pid}/task"))
-    run.put("rss", resident / 1024)
-    run.put("fds", descriptors)
-    run.put("threads", threads)
+    run.put("rss" + suffix, resident / 1024)
+    run.put("fds" + suffix, descriptors)
+    run.put("threads" + suffix, threads)
+
+
+@workload("footprint", _footprint_rows("", "{big:,}"), ["big"], cold=True, runs_on=_is_mounted,
+          rounds=2)
+def _footprint_big(run):
+    _footprint(run, [run.path("big")], run.sizes.big, "")
+
+
+@workload("footprint-part", _footprint_rows("_part", "{part:,}"), ["find"], cold=True,
+          runs_on=_is_mounted, rounds=2)
+def _footprint_part(run):
+    """What daemons with a descriptor for each inode can walk, too."""
+    folders = [run.path("big", "a", f"d{i:03}") for i in range(run.sizes.part_folders)]
+    _footprint(run, folders, run.sizes.part, "_part")
 
 
 def _has_shim_rows(peer):
@@ -283,7 +299,7 @@ def _has_shim_rows(peer):
     Row("read_4k", "4k read, cached", "µs", LOWER, "shim"),
     Row("shim_read", "the shim's cost of a 4k read", "%", LOWER, "shim", relative=False),
     Row("start", "start and end of true", "µs", LOWER, "shim"),
-    Row("shim_start", "the shim's cost of it", "µs", LOWER, "shim", relative=False)],
+    Row("shim_start", "the shim's cost of a start and end", "µs", LOWER, "shim", relative=False)],
           ["data"], runs_on=_has_shim_rows)
 def _shim(run):
     plain, preloaded = [], []

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-#define BATCHES 41 /* odd, so that the median is one of them */
+#define BATCH 25 /* calls */
 
 static const struct {
         const char *name;
@@ -57,19 +57,24 @@ double median(double *values, size_t n)
 
 double time_batches(unsigned n, void (*op)(const void *data, unsigned i), const void *data)
 {
-        const unsigned batches = n < BATCHES ? n : BATCHES;
-        double figures[BATCHES];
+        const unsigned batches = (n + BATCH - 1) / BATCH;
+        double *figures = calloc(batches, sizeof(*figures));
+        double quartile;
 
-        for (unsigned batch = 0; batch < batches; batch++) {
-                const unsigned from = (unsigned)((unsigned long)n * batch / batches);
-                const unsigned to = (unsigned)((unsigned long)n * (batch + 1) / batches);
+        if (!figures)
+                give_up("calloc", "");
+        for (unsigned batch = 0, i = 0; batch < batches; batch++) {
+                const unsigned from = i;
                 const double start = now();
 
-                for (unsigned i = from; i < to; i++)
+                for (; i < n && i < from + BATCH; i++)
                         op(data, i);
-                figures[batch] = (now() - start) / (to - from) * 1e6;
+                figures[batch] = (now() - start) / (i - from) * 1e6;
         }
-        return median(figures, batches);
+        qsort(figures, batches, sizeof(*figures), compare);
+        quartile = figures[batches / 4];
+        free(figures);
+        return quartile;
 }
 
 unsigned parse_count(const char *text)

@@ -32,9 +32,9 @@ void set_name(char *name, size_t size, const char *dir, unsigned i);
 _Noreturn void give_up(const char *what, const char *path);
 
 /*
- * Does `op` for 0 … n-1 and returns microseconds a call: the time is taken for each of some dozen
- * equal batches, and their median is the answer.  What else the machine does meanwhile lengthens a
- * few batches and not the median; what the file system does on every hundredth call is still in it.
+ * Does `op` for 0 … n-1 and returns microseconds a call: the time is taken of batches of a few calls,
+ * and the answer is their lower quartile.  A batch is shorter than a time slice, so what else the
+ * machine does meanwhile lengthens some batches and leaves the others as they are.
  */
 double time_batches(unsigned n, void (*op)(const void *data, unsigned i), const void *data);
 
