@@ -39,8 +39,3 @@ def ratio(these, others):
     """summary() of the paired ratios, or None without a common round."""
     ratios = paired(these, others)
     return summary(ratios) if ratios else None
-
-
-def inverse(figure):
-    return {"median": 1 / figure["median"], "low": 1 / figure["high"], "high": 1 / figure["low"],
-            "rounds": figure["rounds"]}

@@ -24,6 +24,23 @@ MOUNT_SECONDS = 20
 END_SECONDS = 20
 
 
+def source_package(name):
+    """(folder, "") of Debian's source package, unpacked in the build tree; (None, why not) where that
+    cannot be had, mostly because the system has no deb-src entry."""
+    folder = peer_program("source")
+    os.makedirs(folder, exist_ok=True)
+    for again in (False, True):
+        for entry in sorted(os.listdir(folder)):
+            if entry.startswith(name + "-") and os.path.isdir(os.path.join(folder, entry)):
+                return os.path.join(folder, entry), ""
+        if not again:
+            try:
+                command(["apt-get", "source", "-qq", name], cwd=folder, timeout=120)
+            except (Failed, OSError) as error:
+                return None, f"apt-get source {name}: {error}"
+    return None, f"apt-get source {name}: it was not unpacked; is dpkg-dev installed?"
+
+
 class Peer:
     """One column.  `options` is what the report shows; `argv` is made for one mount."""
     caching = "1 s"
@@ -107,8 +124,13 @@ class Example(Peer):
             path = os.path.join(folder, self.source)
             if os.path.exists(path):
                 return path
-        raise Unavailable(f"no {self.source}: unpack the source package of libfuse "
-                          "(apt-get source fuse3) and give it with --libfuse-source DIR")
+        reason = "it is not to be fetched"
+        if settings.may_fetch:
+            folder, reason = source_package("fuse3")
+            if folder and os.path.exists(os.path.join(folder, "example", self.source)):
+                return os.path.join(folder, "example", self.source)
+        raise Unavailable(f"no {self.source} ({reason}); --libfuse-source DIR names an unpacked source "
+                          "package of libfuse")
 
     def prepare(self, settings):
         path = self._find(settings)
