@@ -16,6 +16,7 @@ import subprocess
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PERFORMANCE = os.path.join(TOP, "doc", "performance.md")
 DEFAULT_BUILD = os.path.join(TOP, "build-bench")
 
 # Debian's names.  tests/packages.bash has what a build needs.

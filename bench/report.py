@@ -12,8 +12,8 @@ import figures
 import goals
 from workloads import LOWER
 
-BEGIN = "<!-- what follows is written by ./bench/run --publish -->"
-END = "<!-- what precedes is written by ./bench/run --publish -->"
+# The parts of doc/performance.md that programs write, and the lines that they lie between.
+PARTS = {"figures": "./bench/run --publish", "requests": "./bench/profile --publish"}
 
 GROUPS = {"metadata": "Names and attributes", "data": "Data", "processes": "Processes",
           "daemon": "The daemon", "shim": "The shim"}
@@ -217,16 +217,35 @@ def markdown(document):
     return "\n".join(out)
 
 
-def publish(document, path):
-    """Puts the report between its two marks in `path`; what others wrote around it stays."""
+def publish(part, text, path):
+    """Puts `text` between the two marks of `part` in `path`; what others wrote around it stays."""
+    begin, end = f"<!-- begin {part}: {PARTS[part]} -->", f"<!-- end {part} -->"
     with open(path, encoding="utf-8") as file:
-        text = file.read()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{path} does not have the two marks, each once")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+        page = file.read()
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"{path} does not have the marks “{begin}” and “{end}”, each once")
+    before, rest = page.split(begin)
+    after = rest.split(end)[1]
     with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{before}{BEGIN}\n\n{markdown(document)}\n{END}{after}")
+        file.write(f"{before}{begin}\n\n{text.rstrip()}\n\n{end}{after}")
+
+
+def requests_markdown(counts, options):
+    """What ./bench/profile counted: {operation: (what it is counted by, {column: {kind: n}})}."""
+    columns = list(dict.fromkeys(name for _, found in counts.values() for name in found))
+    rows, kinds = [], []
+    for title, (unit, found) in counts.items():
+        rows.append([f"{title}, a {unit}"] +
+                    [f"{sum(found[c].values()):.2f}" if c in found else "–" for c in columns])
+        for column in columns:
+            shown = ", ".join(f"{kind} {n:.2f}" for kind, n in
+                              sorted(found.get(column, {}).items(), key=lambda item: -item[1])
+                              if n >= 0.005)
+            kinds.append([title, column, shown or "–"])
+    return "\n".join([f"k42fs with `-o {options}`. FORGET, which nobody waits for, is left out.", "",
+                      *_lines(["", *columns], rows), "",
+                      "<details><summary>by kind</summary>", "",
+                      *_lines(["operation", "column", "requests"], kinds), "", "</details>"])
 
 
 def _plot(table, group, title, folder):

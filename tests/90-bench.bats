@@ -144,14 +144,15 @@ EOF
     bench --tiny --rounds 1 --workload rename --peer k42fs-cached >"$S/said" 2>&1
     cp -r "$K42_TOP/bench" "$S/bench"
     mkdir "$S/doc"
-    sed 's/^<!-- what follows/before\n&/; s/^<!-- what precedes.*/&\nafter/' \
+    sed 's/^<!-- begin figures/before\n&/; s/^<!-- end figures.*/&\nafter/' \
         "$K42_TOP/doc/performance.md" >"$S/doc/performance.md"
     timeout 20 "$S/bench/run" --report "$S/out/results.json" --output "$S/out" --publish >"$S/said"
     grep -q '^| rename, µs ↓ |' "$S/doc/performance.md"
-    [ "$(sed -n '/^<!-- what precedes/{n;p}' "$S/doc/performance.md")" = after ]
-    [ "$(sed -n '/^<!-- what follows/{x;p};h' "$S/doc/performance.md")" = before ]
-    cmp <(sed '/^<!-- what follows/,$d' "$K42_TOP/doc/performance.md") \
+    [ "$(sed -n '/^<!-- end figures/{n;p}' "$S/doc/performance.md")" = after ]
+    [ "$(sed -n '/^<!-- begin figures/{x;p};h' "$S/doc/performance.md")" = before ]
+    cmp <(sed '/^<!-- begin figures/,$d' "$K42_TOP/doc/performance.md") \
         <(sed '/^before$/,$d' "$S/doc/performance.md")
+    grep -q '^<!-- begin requests' "$S/doc/performance.md"
     echo nothing >"$S/doc/performance.md"
     run timeout 20 "$S/bench/run" --report "$S/out/results.json" --output "$S/out" --publish
     [ "$status" != 0 ]
