@@ -127,6 +127,10 @@ class Sets:
     def make_repository(self):
         folder = os.path.join(self.source, "repository")
         _tree(folder, self.sizes.repository, 20, _text)
+        # Older than the index will be: git reads again what could have changed in the same moment.
+        for place, _, names in os.walk(folder):
+            for name in names:
+                os.utime(os.path.join(place, name), (1_600_000_000, 1_600_000_000))
         git = ["git", "-C", folder, "-c", "user.name=bench", "-c", "user.email=bench@localhost",
                "-c", "gc.auto=0"]
         for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
@@ -184,6 +188,7 @@ class Sets:
 
 
 def git_environment():
-    """git without the user's own settings, hooks and helpers."""
+    """git without the user's own settings, hooks and helpers, and without the habit of status to write
+    what it has learnt into the index: the next column would find that there."""
     return dict(os.environ, GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL="/dev/null",
-                GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="1")
+                GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0")
