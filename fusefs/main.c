@@ -170,6 +170,7 @@ static int start_mount(struct k42_mount *mount)
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
+        idle_backing_init(mount);
         if (r == 0)
                 r = session_start(mount, request_quit, NULL, &mount->session);
         if (r == 0)
@@ -196,6 +197,7 @@ static void stop_mount(struct k42_mount *mount, int status)
         store_close(mount->store);
         if (mount->journal)
                 journal_close(mount->journal); /* the clients still end */
+        idle_backing_clear(mount);
         node_table_free(mount->nodes);
         lazy_free(mount->lazy);
         cobj_free(mount->cobj);

@@ -15,6 +15,7 @@
 
 #include "cobj/store.h"
 #include "cobj/xobj.h"
+#include "fusefs/idle_backing.h"
 #include "lazy/description.h"
 
 struct channel;
@@ -55,6 +56,8 @@ struct k42_mount {
         struct channel *channel;
         struct session *session;
         struct control *control;
+
+        struct idle_backing idle_backing; /* made before and ended after the session */
 
         enum io_class io_class; /* of new opens, as far as the inode allows; fixed at start */
         atomic_bool passthrough; /* class fast: the kernel takes backing files from us */

@@ -83,9 +83,9 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
-/* What a new description of `file` is answered with; `fd` is taken in any case, `mode` is the file's or 0.
- * Returns 0 or -errno. */
-int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
+/* What a new description of `file` is answered with; `open->fd` is taken in any case.  Returns 0 or
+ * -errno. */
+int ops_describe(fuse_req_t req, struct server_file *file, const struct file_open *open,
                  struct fuse_file_info *fi, struct description **ret_description);
 
 /* Ends what ops_describe() made: at RELEASE; and when the reply to the open was not taken. */

@@ -201,10 +201,16 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                         return;
                 }
                 r = created_node(dir, tmpfile ? NULL : name, io_fd, &st, &file);
-                if (r == 0)
-                        r = ops_describe(req, file, io_fd, st.st.st_mode, fi, &description);
-                else
+                if (r == 0) {
+                        const struct file_open open = {.fd = io_fd,
+                                                       .path_fd = -1,
+                                                       .flags = fi->flags,
+                                                       .mode = st.st.st_mode};
+
+                        r = ops_describe(req, file, &open, fi, &description);
+                } else {
                         fs_close(io_fd);
+                }
                 if (r < 0) {
                         if (!tmpfile) /* made with O_EXCL: ours */
                                 fs_unlink(at.fd, name);

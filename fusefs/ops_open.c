@@ -30,16 +30,16 @@ static void keep_cache(const struct k42_mount *mount, struct server_file *file, 
         fi->cache_readdir = is_dir && contents != CONTENTS_YOUNG;
 }
 
-int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
+int ops_describe(fuse_req_t req, struct server_file *file, const struct file_open *open,
                  struct fuse_file_info *fi, struct description **ret_description)
 {
         const struct k42_mount *mount = k42_mount_of(req);
         const bool is_file = !server_file_is_dir(file);
         const struct description_how how = {
-                .fd = fd,
+                .fd = open->fd,
                 .flags = fi->flags,
                 .type = is_file ? XOBJ_FILE : XOBJ_DIR,
-                .io_class = is_file ? file_opens_begin(file, fd, fi->flags, mode) : IO_CLASS_CACHED,
+                .io_class = is_file ? file_opens_begin(file, open) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
@@ -47,7 +47,7 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
         if (r < 0) {
                 if (is_file)
                         file_opens_end(file, how.io_class);
-                fs_close(fd);
+                fs_close(open->fd);
                 return r;
         }
         fi->fh = (*ret_description)->id;
@@ -56,7 +56,7 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, mode_t mode,
                 fi->noflush = mount->noflush;
         }
         if (how.io_class == IO_CLASS_CACHED)
-                keep_cache(mount, file, fd, fi);
+                keep_cache(mount, file, open->fd, fi);
         return 0;
 }
 
@@ -123,8 +123,12 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                                        fs_open_flags(fi->flags) | O_DIRECTORY);
                 else if (r >= 0)
                         r = open_file(req, file, node.fd, fi->flags);
-                if (r >= 0)
-                        r = ops_describe(req, file, r, 0, fi, &description);
+                if (r >= 0) {
+                        const struct file_open open = {
+                                .fd = r, .path_fd = node.fd, .flags = fi->flags};
+
+                        r = ops_describe(req, file, &open, fi, &description);
+                }
                 if (r < 0)
                         ops_reply(req, r);
                 else if (fuse_reply_open(req, fi) < 0)

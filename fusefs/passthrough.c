@@ -21,7 +21,8 @@ void file_opens_clear(struct file_opens *opens)
 }
 
 /* The backing id of the node, made if there is none; 0 if the kernel does not take it. */
-static int locked_backing_id(struct file_opens *opens, struct k42_mount *mount, int fd)
+static int locked_backing_id(struct file_opens *opens, struct k42_mount *mount,
+                             const struct file_open *open)
 {
         int id;
 
@@ -30,12 +31,19 @@ static int locked_backing_id(struct file_opens *opens, struct k42_mount *mount, 
         /* The kernel will act with the credentials of this moment: without CAP_FSETID, so that a
          * write takes setuid and setgid bits off as it should. */
         creds_fsetid(false);
-        id = channel_backing_open(mount->channel, fd);
-        if (id > 0) {
-                opens->backing_id = id;
-                return id;
-        }
-        return 0;
+        id = channel_backing_open(mount->channel, open->path_fd >= 0 ? open->path_fd : open->fd);
+        if (id <= 0)
+                return 0;
+        opens->backing_id = id;
+        opens->by_path = open->path_fd >= 0;
+        return id;
+}
+
+static void locked_backing_close(struct file_opens *opens, struct k42_mount *mount)
+{
+        if (opens->backing_id > 0 && mount->channel) /* else the kernel has forgotten it already */
+                channel_backing_close(mount->channel, opens->backing_id);
+        opens->backing_id = 0;
 }
 
 void passthrough_probe(struct k42_mount *mount)
@@ -59,20 +67,21 @@ void passthrough_probe(struct k42_mount *mount)
 }
 
 /* See the essay: the kernel alone would not do it as the backing file system does. */
-static bool needs_us(int fd, int flags, mode_t mode)
+static bool needs_us(const struct file_open *open)
 {
+        mode_t mode = open->mode;
         struct fs_stat st;
 
-        if (flags & (O_APPEND | O_DIRECT))
+        if (open->flags & (O_APPEND | O_DIRECT))
                 return true;
-        if ((flags & O_ACCMODE) == O_RDONLY)
+        if ((open->flags & O_ACCMODE) == O_RDONLY)
                 return false;
-        if (mode == 0 && fs_stat(fd, &st) == 0)
+        if (mode == 0 && fs_stat(open->fd, &st) == 0)
                 mode = st.st.st_mode;
         return mode == 0 || (mode & (S_ISUID | S_ISGID));
 }
 
-enum io_class file_opens_begin(struct server_file *file, int fd, int flags, mode_t mode)
+enum io_class file_opens_begin(struct server_file *file, const struct file_open *open)
 {
         struct k42_mount *mount = file->table->mount;
         struct file_opens *opens = &file->opens;
@@ -80,11 +89,11 @@ enum io_class file_opens_begin(struct server_file *file, int fd, int flags, mode
 
         if (io_class != IO_CLASS_FAST)
                 return io_class;
-        if (mount->options.io == IO_AUTO && needs_us(fd, flags, mode))
+        if (mount->options.io == IO_AUTO && needs_us(open))
                 io_class = IO_CLASS_COUNTED;
         g_mutex_lock(&opens->lock);
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
-            locked_backing_id(opens, mount, fd) > 0) {
+            locked_backing_id(opens, mount, open) > 0) {
                 opens->fast++;
                 channel_set_backing(opens->backing_id);
         } else {
@@ -99,6 +108,7 @@ void file_opens_end(struct server_file *file, enum io_class io_class)
 {
         struct k42_mount *mount = file->table->mount;
         struct file_opens *opens = &file->opens;
+        bool becomes_idle = false;
 
         if (mount->io_class != IO_CLASS_FAST)
                 return;
@@ -106,8 +116,30 @@ void file_opens_end(struct server_file *file, enum io_class io_class)
         if (io_class == IO_CLASS_CACHED) {
                 opens->cached--;
         } else if (--opens->fast == 0) { /* or counted, with the backing file */
-                channel_backing_close(mount->channel, opens->backing_id);
-                opens->backing_id = 0;
+                becomes_idle = opens->by_path && !opens->idle && !atomic_load(&file->deleted);
+                if (becomes_idle)
+                        opens->idle = true;
+                else if (!opens->idle || atomic_load(&file->deleted))
+                        locked_backing_close(opens, mount);
         }
         g_mutex_unlock(&opens->lock);
+        if (becomes_idle)
+                idle_backing_add(mount, file);
+}
+
+void file_opens_drop(struct server_file *file)
+{
+        g_mutex_lock(&file->opens.lock);
+        if (file->opens.fast == 0)
+                locked_backing_close(&file->opens, file->table->mount);
+        g_mutex_unlock(&file->opens.lock);
+}
+
+void file_opens_idle_is_over(struct server_file *file)
+{
+        g_mutex_lock(&file->opens.lock);
+        file->opens.idle = false;
+        if (file->opens.fast == 0)
+                locked_backing_close(&file->opens, file->table->mount);
+        g_mutex_unlock(&file->opens.lock);
 }

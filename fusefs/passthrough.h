@@ -5,8 +5,9 @@
  *
  * The kernel's rules for one inode (fs/fuse/iomode.c): opens with a backing file and opens through the
  * page cache exclude each other (EIO), and all with a backing file must have the same one.  So a node
- * counts both kinds of opens: the first open chooses, those that come while it is open follow, and
- * the backing id is made with the first fast open and given back when the last one is released.
+ * counts both kinds of opens: the first open chooses, those that come while it is open follow.  The
+ * backing id is made with the first fast open and is given back when the last one is released, or a
+ * little later (idle_backing.h).
  *
  * Where the kernel does not take a backing file (another class is in use on the inode, the file system
  * is stacked already, no privilege) the open is cached: it never fails for that.
@@ -18,6 +19,8 @@
  * exact before fast.  With io=fast it is fast.
  */
 #include <glib.h>
+#include <stdbool.h>
+#include <sys/types.h>
 
 #include "cobj/xobj.h"
 
@@ -26,8 +29,10 @@ struct server_file;
 
 struct file_opens {
         GMutex lock;     /* protects what follows; an ioctl on /dev/fuse is made under it */
-        int backing_id;  /* > 0 while `fast` > 0 */
+        int backing_id;  /* > 0 while `fast` > 0, and perhaps while `idle` */
         unsigned fast, cached;
+        bool by_path; /* backing_id is of an O_PATH descriptor, which keeps nobody from anything */
+        bool idle;    /* in the ring of idle ones */
 };
 
 void file_opens_init(struct file_opens *opens);
@@ -37,10 +42,23 @@ void file_opens_clear(struct file_opens *opens);
  * says so, and all opens are cached. */
 void passthrough_probe(struct k42_mount *mount);
 
-/* An open of `file` with `flags`, through the descriptor `fd`, begins: which class it gets.  If it uses
- * the backing file the reply that this thread sends next carries its id.  `mode`: the file's, if the
- * caller knows it; else 0. */
-enum io_class file_opens_begin(struct server_file *file, int fd, int flags, mode_t mode);
+/* An open of `file` begins. */
+struct file_open {
+        int fd;      /* open for I/O */
+        int path_fd; /* O_PATH, or -1 */
+        int flags;   /* as asked for */
+        mode_t mode; /* the file's, if the caller knows it; else 0 */
+};
+
+/* Which class it gets.  If it uses the backing file the reply that this thread sends next carries its
+ * id. */
+enum io_class file_opens_begin(struct server_file *file, const struct file_open *open);
 
 /* … and is over: released, or its reply was not taken. */
 void file_opens_end(struct server_file *file, enum io_class io_class);
+
+/* The last name of the file is gone: its blocks are to be free when it is closed. */
+void file_opens_drop(struct server_file *file);
+
+/* For idle_backing: the file is out of the ring. */
+void file_opens_idle_is_over(struct server_file *file);

@@ -179,6 +179,7 @@ bool server_file_is(struct server_file *file, const struct fs_stat *st)
 void server_file_set_deleted(struct server_file *file)
 {
         atomic_store(&file->deleted, true);
+        file_opens_drop(file);
         node_table_unhash(file);
 }
 

@@ -10,7 +10,10 @@ setup() {
     k42_scratch
 }
 
-teardown() { k42_cleanup; }
+teardown() {
+    [ -z "${S:-}" ] || umount -l "$S/src" 2>/dev/null || true # where a test has put a file system
+    k42_cleanup
+}
 
 need_root() { [ "$(id -u)" = 0 ] || skip "needs root: $1"; }
 
@@ -383,4 +386,27 @@ P
     [ "$status" -ne 0 ]
     chattr -i "$S/mnt/f"
     [[ $(attributes "$S/src/f") != *i* ]]
+}
+
+@test "what is removed frees its blocks, though its file was kept ready for another open" {
+    need_root "for a file system of its own"
+    mount -t tmpfs -o size=64m,mode=755 k42test "$S/src" || skip "cannot mount a tmpfs"
+    k42_mount
+    free_blocks() { stat -f -c %f "$S/src"; }
+    local before
+    before=$(free_blocks)
+    head -c 10000000 /dev/urandom | tee "$S/src/a" >"$S/src/b"
+    cat "$S/mnt/a" "$S/mnt/b" >/dev/null
+    cat "$S/mnt/a" "$S/mnt/b" >/dev/null
+    rm "$S/mnt/a" # through the mount: at once, but for the request that closes it
+    for _ in {1..10}; do [ "$(free_blocks)" -gt $((before - 3000)) ] && break; sleep 0.05; done
+    [ "$(free_blocks)" -gt $((before - 3000)) ]
+    exec 5<"$S/mnt/b"
+    rm "$S/mnt/b"
+    [ "$(cmp <(head -c 100 <&5) <(head -c 100 /dev/zero) | wc -l)" = 1 ] # still there for who has it
+    exec 5<&-
+    for _ in {1..10}; do [ "$(free_blocks)" = "$before" ] && break; sleep 0.05; done
+    [ "$(free_blocks)" = "$before" ]
+    k42_umount
+    umount "$S/src"
 }
