@@ -82,6 +82,27 @@ void idle_backing_clear(struct k42_mount *mount)
         g_mutex_clear(&idle->lock);
 }
 
+void idle_backing_remove(struct k42_mount *mount, struct server_file *file)
+{
+        struct idle_backing *idle = &mount->idle_backing;
+        bool found = false;
+
+        g_mutex_lock(&idle->lock);
+        for (unsigned i = 0; i < idle->n; i++) {
+                const unsigned at = (idle->first + i) % IDLE_MAX;
+
+                if (found) /* closes the gap */
+                        idle->ring[(at + IDLE_MAX - 1) % IDLE_MAX] = idle->ring[at];
+                else
+                        found = idle->ring[at].file == file;
+        }
+        if (found)
+                idle->n--;
+        g_mutex_unlock(&idle->lock);
+        if (found)
+                let_go(file);
+}
+
 void idle_backing_add(struct k42_mount *mount, struct server_file *file)
 {
         struct idle_backing *idle = &mount->idle_backing;

@@ -6,7 +6,7 @@
  *
  * A registered file holds its inode, so that what others remove in SOURCE would not free its blocks: it
  * is kept for IDLE_SECONDS at most, and only IDLE_MAX of them.  What is removed through the mount is
- * let go at once (passthrough_drop()).
+ * let go at once (file_opens_drop()).
  *
  * The ring has a reference on each node in it.  A node is in it at most once (file_opens.idle), also
  * while it is open again.
@@ -33,6 +33,9 @@ struct idle_backing {
 /* Main thread; before and after requests are served.  Ending gives the references back. */
 void idle_backing_init(struct k42_mount *mount);
 void idle_backing_clear(struct k42_mount *mount);
+
+/* The node is out of the ring from now on, whether it was in it or not. */
+void idle_backing_remove(struct k42_mount *mount, struct server_file *file);
 
 /* The node's last use of its backing file is over; its file_opens.idle was just set. */
 void idle_backing_add(struct k42_mount *mount, struct server_file *file);

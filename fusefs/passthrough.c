@@ -125,14 +125,21 @@ void file_opens_end(struct server_file *file, enum io_class io_class)
         g_mutex_unlock(&opens->lock);
         if (becomes_idle)
                 idle_backing_add(mount, file);
+        if (becomes_idle && atomic_load(&file->deleted)) /* file_opens_drop() did not find it yet */
+                idle_backing_remove(mount, file);
 }
 
 void file_opens_drop(struct server_file *file)
 {
+        bool idle;
+
         g_mutex_lock(&file->opens.lock);
+        idle = file->opens.idle;
         if (file->opens.fast == 0)
                 locked_backing_close(&file->opens, file->table->mount);
         g_mutex_unlock(&file->opens.lock);
+        if (idle)
+                idle_backing_remove(file->table->mount, file);
 }
 
 void file_opens_idle_is_over(struct server_file *file)
