@@ -116,7 +116,8 @@ def build(folder=None):
     command(["ninja", "-C", _build, *_PROGRAMS.values()], timeout=900)
 
 
-_PROGRAMS = {"k42fs": "fusefs/k42fs", "k42ctl": "ctl/k42ctl", "k42run": "ctl/k42run",
+_PROGRAMS = {"k42fs": "fusefs/k42fs", "k42fs-bare": "fusefs/k42fs-bare",
+             "k42ctl": "ctl/k42ctl", "k42run": "ctl/k42run",
              "shim": "shim/libk42shim.so", "k42bench": "bench/k42bench"}
 
 

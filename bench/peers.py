@@ -173,34 +173,36 @@ class Example(Peer):
 class K42fs(Peer):
     is_k42fs = True
 
-    def __init__(self, name, words, caching="1 s", binary=None):
+    def __init__(self, name, words, caching="1 s", binary="k42fs"):
         super().__init__(name, "-o " + ",".join(words) if words else "(none)")
         self.words, self.caching, self.binary = words, caching, binary
 
     def prepare(self, settings):
-        wanted = self.binary or program("k42fs")
+        wanted = program(self.binary)
         shown = subprocess.run([wanted, "--version"], capture_output=True, text=True, check=False)
         found = re.search(r"\d[\d.]*", re.sub("k42fs", "", shown.stdout))
         return found.group() if found else ""
 
     def argv(self, source, mountpoint, scratch):
         words = ["state=" + os.path.join(scratch, "state"), *self.words]
-        return [self.binary or program("k42fs"), "-f", "-o", ",".join(words), source, mountpoint]
+        return [program(self.binary), "-f", "-o", ",".join(words), source, mountpoint]
 
 
 ONE_SECOND = ["attr_timeout=1", "entry_timeout=1"]
 ONE_DAY = ["attr_timeout=86400", "entry_timeout=86400"]
 
 
-def all_peers(bare=None):
-    """Every column, in the table's order.  `bare` is a k42fs built without handle accounting."""
+def all_peers():
+    """Every column, in the table's order."""
     hp = ["--foreground", "SOURCE", "MOUNTPOINT"]
     day = Example("passthrough_hp", "passthrough_hp.cc", hp)
     day.caching = "1 day"
     second = Example("passthrough_hp-1s", "passthrough_hp.cc", hp, replace=("86400.0", "1.0"))
     second.note = "compiled with 1 s instead of 86,400 s"
     merger = ["-f", "-o", "cache.attr=1,cache.entry=1,cache.files=auto-full,minfreespace=0"]
-    columns = [
+    bare = K42fs("k42fs-bare", ["io=fast", *ONE_SECOND], binary="k42fs-bare")
+    bare.note = "built without handle accounting"
+    return [
         Native("native"),
         Packaged("bindfs", "bindfs", "bindfs",
                  ["-f", "--multithreaded", "-o", "attr_timeout=1,entry_timeout=1", "SOURCE",
@@ -223,12 +225,9 @@ def all_peers(bare=None):
         K42fs("k42fs-cached", ["io=cached", *ONE_SECOND]),
         K42fs("k42fs-counted", ["io=counted", *ONE_SECOND]),
         K42fs("k42fs-day", ["io=fast", *ONE_DAY], caching="1 day"),
+        bare,
         K42fs("k42fs", [], caching="defaults"),
     ]
-    if bare:
-        columns.append(K42fs("k42fs-bare", ["io=fast", *ONE_SECOND], binary=bare))
-        columns[-1].note = "built without handle accounting"
-    return columns
 
 
 def _is_mounted(path):

@@ -153,7 +153,11 @@ static int start_state(struct k42_mount *mount)
                           g_strerror(-r));
                 return r;
         }
+#ifdef K42_WITHOUT_ACCOUNTING /* see meson.build */
+        observer = (struct cobj_observer){.data = NULL};
+#else
         store_observer_init(&observer, mount->journal);
+#endif
         r = cobj_new(&observer, &mount->cobj);
         if (r == 0)
                 r = lazy_new(mount->cobj, &mount->lazy);
