@@ -8,6 +8,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/timeouts.h"
 
 int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_type type,
                  struct fuse_file_info *fi, struct description **ret_description)
@@ -30,6 +31,8 @@ int ops_describe(fuse_req_t req, struct server_file *file, int fd, enum xobj_typ
                 return r;
         }
         fi->fh = (*ret_description)->id;
+        if (is_file && how.io_class == IO_CLASS_FAST)
+                timeouts_opened_fast(file, fi->flags);
         if (is_file) {
                 fi->direct_io = how.io_class == IO_CLASS_COUNTED;
                 fi->noflush = mount->noflush;
