@@ -1,24 +1,41 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* LOOKUP and its opposite.  Who counts what is in server_file.h. */
+#include <errno.h>
+
+#include "fusefs/coherent.h"
 #include "fusefs/ops.h"
+#include "fusefs/timeouts.h"
+
+/* That there is no such name is worth telling where it may be believed for a while. */
+static void reply_no_entry(fuse_req_t req, struct dir_linux_fs *dir, uint64_t seen)
+{
+        const struct fuse_entry_param entry = {.entry_timeout = timeouts_negative(dir, seen)};
+
+        if (entry.entry_timeout > 0)
+                fuse_reply_entry(req, &entry);
+        else
+                ops_reply(req, -ENOENT);
+}
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
         struct dir_linux_fs *dir = ops_dir(req, parent, name);
 
         if (dir) {
+                struct node_table *table = dir->file.table;
+                const uint64_t seen = coherent_seen(table->mount->coherent);
                 NODE_FD(at, &dir->file);
-
                 struct fuse_entry_param entry;
                 int r = at.fd < 0 ? at.fd : ops_lookup(dir, at.fd, name, &entry);
 
                 if (r == 0 && !S_ISDIR(entry.attr.st_mode))
-                        plus_advice_looked_up(&dir->file.table->plus_advice,
-                                              fuse_req_ctx(req)->pid);
-                if (r < 0)
+                        plus_advice_looked_up(&table->plus_advice, fuse_req_ctx(req)->pid);
+                if (r == -ENOENT)
+                        reply_no_entry(req, dir, seen);
+                else if (r < 0)
                         ops_reply(req, r);
                 else if (fuse_reply_entry(req, &entry) < 0)
-                        ops_entry_undo(dir->file.table, &entry);
+                        ops_entry_undo(table, &entry);
         }
 }
 

@@ -6,8 +6,10 @@
 #include <errno.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/timeouts.h"
 
 #define DIR_CACHE_TIMEOUT                                                                          \
         60 /* seconds that names are believed, from which on listings are cached */
@@ -15,14 +17,14 @@
 /* What the kernel has cached is kept if it is still right.  A directory's names are cached only
  * where they are believed for long: else who lists it would get the names at once and then ask for
  * each of them, instead of getting all that with READDIRPLUS. */
-static void keep_cache(const struct k42_mount *mount, struct server_file *file, int fd,
-                       struct fuse_file_info *fi)
+static void keep_cache(struct server_file *file, int fd, struct fuse_file_info *fi)
 {
+        const uint64_t seen = coherent_seen(file->table->mount->coherent);
         const bool is_dir = server_file_is_dir(file);
         struct fs_stat st;
         enum contents contents;
 
-        if (is_dir && mount->options.entry_timeout < DIR_CACHE_TIMEOUT)
+        if (is_dir && timeouts_entry(dir_linux_fs_of(file), seen) < DIR_CACHE_TIMEOUT)
                 return;
         contents = fs_stat(fd, &st) == 0 ? contents_look(&file->contents, &st, g_get_real_time())
                                          : CONTENTS_YOUNG;
@@ -51,12 +53,14 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
                 return r;
         }
         fi->fh = (*ret_description)->id;
+        if (is_file && how.io_class == IO_CLASS_FAST)
+                timeouts_opened_fast(file, fi->flags);
         if (is_file) {
                 fi->direct_io = how.io_class == IO_CLASS_COUNTED;
                 fi->noflush = mount->noflush;
         }
         if (how.io_class == IO_CLASS_CACHED)
-                keep_cache(mount, file, open->fd, fi);
+                keep_cache(file, open->fd, fi);
         return 0;
 }
 
