@@ -21,6 +21,10 @@ costs() {
         { echo "$*: $(($(k42_stat "requests.$kind") - before)) $kind, not $n" >&2; return 1; }
 }
 
+# kept KIND COMMAND…: the command costs no request.  Memory may get short meanwhile, and the kernel forget what
+# it had: twice in a row is no accident.
+kept() { settle; costs 0 "$@" || { settle; costs 0 "$@"; }; }
+
 # A file's ctime cannot be set: what is to be old has to wait.
 settle() { sleep 2.1; }
 
@@ -29,8 +33,7 @@ settle() { sleep 2.1; }
     settle
     k42_mount -o io=cached
     costs 1 read cat "$S/mnt/f"
-    settle
-    costs 0 read cat "$S/mnt/f"
+    kept read cat "$S/mnt/f"
     costs 0 read cmp "$S/mnt/f" "$S/src/f"
 }
 
@@ -39,15 +42,13 @@ settle() { sleep 2.1; }
     settle
     k42_mount -o io=cached,attr_timeout=0,entry_timeout=0
     cat "$S/mnt/f" >/dev/null
-    settle
-    costs 0 read cat "$S/mnt/f"
+    kept read cat "$S/mnt/f"
     # in place, the size as before
     printf changed | dd of="$S/src/f" conv=notrunc status=none
     cmp "$S/mnt/f" "$S/src/f"
     settle
     cat "$S/mnt/f" >/dev/null
-    settle
-    costs 0 read cat "$S/mnt/f"
+    kept read cat "$S/mnt/f"
     # and with its times set back
     touch -r "$S/src/f" "$S/times"
     printf CHANGED | dd of="$S/src/f" conv=notrunc status=none
@@ -77,9 +78,8 @@ settle() { sleep 2.1; }
     cmp "$S/mnt/f" "$S/src/f"
     settle
     cat "$S/mnt/f" >/dev/null
-    settle
     # the kernel may compare its own idea of the time of the write with ours once more
-    costs 0 read cat "$S/mnt/f" || { settle; costs 0 read cat "$S/mnt/f"; }
+    kept read cat "$S/mnt/f"
     printf changed | dd of="$S/mnt/f" conv=notrunc status=none
     cmp "$S/mnt/f" "$S/src/f"
 }
@@ -89,8 +89,7 @@ settle() { sleep 2.1; }
     settle
     k42_mount -o entry_timeout=3600,attr_timeout=3600
     [ "$(ls -U "$S/mnt/d" | sort -n | tr '\n' ' ')" = "$(echo {1..50}) " ]
-    settle
-    costs 0 readdir ls "$S/mnt/d"
+    kept readdir ls "$S/mnt/d"
     costs 0 readdirplus ls "$S/mnt/d"
     [ "$(ls -U "$S/mnt/d" | wc -l)" = 50 ]
     # changes through the mount
@@ -101,8 +100,7 @@ settle() { sleep 2.1; }
     ! ls "$S/mnt/d" | grep -qx '[78]'
     settle
     ls "$S/mnt/d" >/dev/null
-    settle
-    costs 0 readdir ls "$S/mnt/d"
+    kept readdir ls "$S/mnt/d"
 }
 
 @test "a directory whose names are believed for a second is not cached" {
