@@ -37,7 +37,9 @@
 #define WAKE_EVERY_MS  5
 #define STACK_SIZE     (256 * 1024)
 #define RETRY_PAUSE_US 20000
-#define WAITERS        2 /* one for the next request, and one for the next while it is served */
+#define WAITERS                                                                                    \
+        3 /* one for the next request while one is served, and one beside them: RELEASE has no     \
+             caller who waits */
 
 struct session {
         struct k42_mount *mount;
