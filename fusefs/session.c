@@ -37,9 +37,10 @@
 #define WAKE_EVERY_MS  5
 #define STACK_SIZE     (256 * 1024)
 #define RETRY_PAUSE_US 20000
-#define WAITERS                                                                                    \
-        3 /* one for the next request while one is served, and one beside them: RELEASE has no     \
-             caller who waits */
+
+/* One for the next request while one is served, and one beside them: RELEASE has nobody who waits
+ * for it, so that the next request comes at once. */
+#define WAITERS 3
 
 struct session {
         struct k42_mount *mount;
