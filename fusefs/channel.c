@@ -279,6 +279,40 @@ void channel_forget_attributes(struct channel *channel, fuse_ino_t ino)
         fuse_lowlevel_notify_inval_inode(channel->se, ino, -1, 0);
 }
 
+/* A message that nobody asked for: libfuse would print an error for some that are usual. */
+static int notify(struct channel *channel, int code, struct iovec *iov, int count)
+{
+        struct fuse_out_header out = {.error = code};
+
+        iov[0] = (struct iovec){&out, sizeof out};
+        for (int i = 0; i < count; i++)
+                out.len += (uint32_t)iov[i].iov_len;
+        return writev(channel->fd, iov, count) < 0 ? -errno : 0;
+}
+
+int channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data)
+{
+        struct fuse_notify_inval_inode_out body = {.ino = ino, .off = data ? 0 : -1};
+        struct iovec iov[] = {{NULL, 0}, {&body, sizeof body}};
+
+        return notify(channel, FUSE_NOTIFY_INVAL_INODE, iov, G_N_ELEMENTS(iov));
+}
+
+int channel_inval_entry(struct channel *channel, fuse_ino_t parent, const char *name, bool expire)
+{
+        const size_t len = strlen(name);
+        struct fuse_notify_inval_entry_out body = {
+                .parent = parent,
+                .namelen = (uint32_t)len,
+                .flags = expire ? FUSE_EXPIRE_ONLY : 0,
+        };
+        struct iovec iov[] = {{NULL, 0}, {&body, sizeof body}, {(void *)name, len + 1}};
+
+        if (expire && !(channel->offered & FUSE_HAS_EXPIRE_ONLY))
+                return -ENOSYS;
+        return notify(channel, FUSE_NOTIFY_INVAL_ENTRY, iov, G_N_ELEMENTS(iov));
+}
+
 void channel_set_backing(int id)
 {
         current.backing_id = id;

@@ -58,6 +58,19 @@ void channel_backing_close(struct channel *channel, int id);
  * anything; that the kernel does not know the node is no error. */
 void channel_forget_attributes(struct channel *channel, fuse_ino_t ino);
 
+/* The kernel forgets what it knows of node `ino`: its attributes and ACLs, and with `data` what it
+ * has cached of its contents, too.  Waits for reads and writes of cached pages that are under way,
+ * which other threads have to serve: call it with no lock held and never from a serving thread.
+ * Returns 0 or -errno; -ENOENT (the kernel does not know the node) is usual. */
+int channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data);
+
+/* The kernel forgets what `name` in the directory `parent` is, or that it is nothing; if it knew,
+ * it forgets the directory's attributes, too.  Waits for all lookups in the directory that are
+ * under way, so the same care is needed.  `expire`: it only has to ask before it uses the name
+ * again, so that a process that is in that directory, or a mount on it, is not cut off; -ENOSYS if
+ * the kernel cannot (before Linux 6.2).  Returns as above. */
+int channel_inval_entry(struct channel *channel, fuse_ino_t parent, const char *name, bool expire);
+
 /* The OPEN or CREATE that this thread serves is answered with this backing id. */
 void channel_set_backing(int id);
 
