@@ -59,6 +59,27 @@ void node_table_unhash(struct server_file *file)
         g_mutex_unlock(&shard->lock);
 }
 
+struct server_file *node_table_find(struct node_table *table, dev_t dev, ino_t ino)
+{
+        struct node_shard *shard = node_table_shard(table, dev, ino);
+        struct server_file *file;
+
+        g_mutex_lock(&shard->lock);
+        file = locked_find(shard, dev, ino);
+        g_mutex_unlock(&shard->lock);
+        return file;
+}
+
+static bool try_ref(void *object)
+{
+        return server_file_try_ref(object);
+}
+
+struct server_file *node_table_next(struct node_table *table, uint32_t *cursor)
+{
+        return id_table_next_ref(table->ids, cursor, try_ref);
+}
+
 /* The node's descriptor proves that the inode's number is still its own: then the file is the same
  * whatever its birth time says (overlayfs changes it when it copies a file up). */
 static bool same_by_descriptor(struct server_file *file, const struct fs_stat *st)

@@ -32,6 +32,14 @@ struct node_table {
 /* The node that the kernel calls `ino`, or NULL.  No reference, see server_file.h. */
 struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino);
 
+/* The node that is known by this identity, with a reference, or NULL.  Takes a shard's lock only.
+ */
+struct server_file *node_table_find(struct node_table *table, dev_t dev, ino_t ino);
+
+/* Steps through all nodes but the root: the next one, with a reference, or NULL at the end.
+ * *cursor is 0 before the first call.  What is there all the time is met exactly once. */
+struct server_file *node_table_next(struct node_table *table, uint32_t *cursor);
+
 /* The node of the file with `st`, found or made, with a reference.  `fd` is O_PATH of that very
  * file and is taken over on success.  Returns 0 or -errno. */
 int node_table_instantiate(struct node_table *table, const struct fs_stat *st, int fd,
