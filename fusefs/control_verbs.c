@@ -15,6 +15,7 @@
 
 #include "ctl/control_protocol.h"
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/node.h"
 #include "fusefs/proc_files.h"
 #include "fusefs/reconcile.h"
@@ -411,6 +412,8 @@ static int verb_stats(struct call *call)
         else
                 json_text_null(text);
         put_count(text, "node_fds", node_table_fds(mount->nodes));
+        put_count(text, "foreign_events", coherent_foreign_events(mount->coherent));
+        put_count(text, "invalidations", coherent_invalidations(mount->coherent));
         put_count(text, "journal_pending", journal_pending(mount->journal));
         put_count(text, "store_rows", store_rows(mount->store));
         json_text_key(text, "uptime");
@@ -462,6 +465,7 @@ static void put_features(struct json_text *text, struct k42_mount *mount)
         put_flag(text, "killpriv_v2", features.killpriv_v2);
         put_flag(text, "posix_acl", features.posix_acl);
         put_flag(text, "readdirplus", features.readdirplus);
+        put_flag(text, "coherent", coherent_active(mount->coherent));
         put_flag(text, "noflush", mount->noflush);
         put_flag(text, "privileged", mount->privileged);
         json_text_key(text, "store");

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cobj/journal.h"
+#include "fusefs/coherent.h"
 #include "fusefs/control.h"
 #include "fusefs/daemon.h"
 #include "fusefs/mount.h"
@@ -176,9 +177,13 @@ static int start_mount(struct k42_mount *mount)
                 r = node_table_new(mount, &mount->nodes);
         idle_backing_init(mount);
         if (r == 0)
+                r = coherent_new(mount, &mount->coherent);
+        if (r == 0)
                 r = session_start(mount, request_quit, NULL, &mount->session);
         if (r == 0)
                 passthrough_probe(mount);
+        if (r == 0 && mount->coherent)
+                r = coherent_start(mount->coherent);
         if (r == 0)
                 r = control_start(mount, request_quit, NULL, &mount->control);
         return r;
@@ -187,6 +192,7 @@ static int start_mount(struct k42_mount *mount)
 static void stop_mount(struct k42_mount *mount, int status)
 {
         control_shut(mount->control);
+        coherent_stop(mount->coherent);
         session_stop(
                 mount->session); /* first: a request of k42ctl may wait for one of its callers */
         if (!control_settle(mount->control, CONTROL_SETTLE_US)) {
@@ -202,6 +208,7 @@ static void stop_mount(struct k42_mount *mount, int status)
         if (mount->journal)
                 journal_close(mount->journal); /* the clients still end */
         idle_backing_clear(mount);
+        coherent_free(mount->coherent);
         node_table_free(mount->nodes);
         lazy_free(mount->lazy);
         cobj_free(mount->cobj);

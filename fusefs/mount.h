@@ -19,6 +19,7 @@
 #include "lazy/description.h"
 
 struct channel;
+struct coherent;
 struct control;
 struct node_table;
 struct session;
@@ -31,6 +32,12 @@ enum io_option {
         IO_FAST,
 };
 
+enum coherent_option {
+        COHERENT_AUTO, /* if it works */
+        COHERENT_NO,
+        COHERENT_YES, /* say so if it does not work */
+};
+
 /* The command line, checked.  Strings are owned. */
 struct k42_options {
         char *source;     /* absolute, symbolic links resolved */
@@ -39,7 +46,9 @@ struct k42_options {
         bool foreground, debug;
         bool allow_other, default_permissions;
         bool ro, nosuid, nodev, noexec;
-        double attr_timeout, entry_timeout; /* seconds */
+        double attr_timeout, entry_timeout; /* seconds; negative: not said, see timeouts.h */
+        enum coherent_option coherent;
+        bool exclusive; /* nobody else changes SOURCE */
         enum io_option io;
         unsigned max_threads;
         unsigned history; /* closed handles to keep in the store */
@@ -53,6 +62,7 @@ struct k42_mount {
         struct lazy *lazy;
         struct store *store;
         struct node_table *nodes;
+        struct coherent *coherent; /* NULL: changes by others are not watched */
         struct channel *channel;
         struct session *session;
         struct control *control;

@@ -9,6 +9,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "fusefs/coherent.h"
+#include "fusefs/timeouts.h"
+
 #define BUFFER_ALIGN 4096 /* enough for O_DIRECT everywhere */
 #define MAX_WRITE    (1024 * 1024)
 
@@ -51,18 +54,16 @@ void ops_reply(fuse_req_t req, int r)
         fuse_reply_err(req, -r);
 }
 
-void ops_entry(struct server_file *file, const struct fs_stat *st,
-               struct fuse_entry_param *ret_entry)
+void ops_entry(struct dir_linux_fs *dir, struct server_file *file, const struct fs_stat *st,
+               uint64_t seen, struct fuse_entry_param *ret_entry)
 {
-        const struct k42_options *options = &file->table->mount->options;
-
+        server_file_known(server_file_ref(file));
         *ret_entry = (struct fuse_entry_param){
                 .ino = file->id,
                 .attr = st->st,
-                .attr_timeout = options->attr_timeout,
-                .entry_timeout = options->entry_timeout,
+                .attr_timeout = timeouts_attr(file, st, seen),
+                .entry_timeout = timeouts_entry(dir, seen),
         };
-        server_file_known(server_file_ref(file));
 }
 
 void ops_entry_undo(struct node_table *table, const struct fuse_entry_param *entry)
@@ -77,6 +78,7 @@ int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,
                struct fuse_entry_param *ret_entry)
 {
         struct node_table *table = dir->file.table;
+        const uint64_t seen = coherent_seen(table->mount->coherent);
         SERVER_FILE(file);
         struct fs_stat st;
         int r = node_table_lookup(table, &dir->file, dirfd, name, &st, &file);
@@ -89,7 +91,7 @@ int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,
                 return -ELOOP;
         r = dir_saw(dir, name, file);
         if (r == 0)
-                ops_entry(file, &st, ret_entry);
+                ops_entry(dir, file, &st, seen, ret_entry);
         return r;
 }
 

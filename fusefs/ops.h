@@ -35,9 +35,10 @@ void *ops_buffer(size_t size);
 int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,
                struct fuse_entry_param *ret_entry);
 
-/* The same for a file that is at hand; lends `file`'s reference from the caller. */
-void ops_entry(struct server_file *file, const struct fs_stat *st,
-               struct fuse_entry_param *ret_entry);
+/* The same for a file of `dir` that is at hand; lends `file`'s reference from the caller.  `seen`:
+ * coherent_seen() of before `st` was asked for. */
+void ops_entry(struct dir_linux_fs *dir, struct server_file *file, const struct fs_stat *st,
+               uint64_t seen, struct fuse_entry_param *ret_entry);
 
 /* The kernel did not take the answer with `entry`. */
 void ops_entry_undo(struct node_table *table, const struct fuse_entry_param *entry);

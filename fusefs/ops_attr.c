@@ -4,8 +4,10 @@
 #include <limits.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/timeouts.h"
 
 /* The descriptor to ask: the open file's, which always works, else the node's. */
 struct attr_fd {
@@ -36,15 +38,16 @@ static void attr_fd_done(struct attr_fd *at)
 #define ATTR_FD(name, ...)                                                                         \
         __attribute__((cleanup(attr_fd_done))) struct attr_fd name = attr_fd(__VA_ARGS__)
 
-static void reply_attr(fuse_req_t req, int fd)
+static void reply_attr(fuse_req_t req, struct server_file *file, int fd)
 {
+        const uint64_t seen = coherent_seen(k42_mount_of(req)->coherent);
         struct fs_stat st;
         int r = fs_stat(fd, &st);
 
         if (r < 0)
                 ops_reply(req, r);
         else
-                fuse_reply_attr(req, &st.st, k42_mount_of(req)->options.attr_timeout);
+                fuse_reply_attr(req, &st.st, timeouts_attr(file, &st, seen));
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -57,7 +60,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
                 if (at.fd < 0)
                         ops_reply(req, at.fd);
                 else
-                        reply_attr(req, at.fd);
+                        reply_attr(req, file, at.fd);
         }
 }
 
@@ -175,7 +178,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                 if (r < 0)
                         ops_reply(req, r);
                 else
-                        reply_attr(req, at.fd);
+                        reply_attr(req, file, at.fd);
         }
 }
 

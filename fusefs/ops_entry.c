@@ -1,6 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* LOOKUP and its opposite.  Who counts what is in server_file.h. */
+#include <errno.h>
+
+#include "fusefs/coherent.h"
 #include "fusefs/ops.h"
+#include "fusefs/timeouts.h"
+
+/* There is no such name, and the kernel may believe that for `timeout`. */
+static void reply_negative(fuse_req_t req, double timeout)
+{
+        const struct fuse_entry_param entry = {.entry_timeout = timeout};
+
+        if (timeout > 0)
+                fuse_reply_entry(req, &entry);
+        else
+                ops_reply(req, -ENOENT);
+}
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -8,14 +23,16 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
         if (dir) {
                 NODE_FD(at, &dir->file);
-
+                const uint64_t seen = coherent_seen(dir->file.table->mount->coherent);
                 struct fuse_entry_param entry;
                 int r = at.fd < 0 ? at.fd : ops_lookup(dir, at.fd, name, &entry);
 
                 if (r == 0 && !S_ISDIR(entry.attr.st_mode))
                         plus_advice_looked_up(&dir->file.table->plus_advice,
                                               fuse_req_ctx(req)->pid);
-                if (r < 0)
+                if (r == -ENOENT)
+                        reply_negative(req, timeouts_negative(dir, seen));
+                else if (r < 0)
                         ops_reply(req, r);
                 else if (fuse_reply_entry(req, &entry) < 0)
                         ops_entry_undo(dir->file.table, &entry);

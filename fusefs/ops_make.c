@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
 
@@ -82,6 +83,7 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir, int dirfd,
                      const char *name, struct fuse_entry_param *ret_entry)
 {
+        const uint64_t seen = coherent_seen(file->table->mount->coherent);
         FILE_LINK(link, name);
         struct fs_stat st;
         int r = link ? fs_link(fd, dirfd, name) : -ENOMEM;
@@ -93,7 +95,7 @@ static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir,
         dir_link(dir, g_steal_pointer(&link), file);
         if (atomic_exchange(&file->nameless, false)) /* an O_TMPFILE that gets a name now */
                 node_fd_unpin(file);
-        ops_entry(file, &st, ret_entry);
+        ops_entry(dir, file, &st, seen, ret_entry);
         return 0;
 }
 
@@ -187,6 +189,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
         if (dir) {
                 struct node_table *table = dir->file.table;
+                const uint64_t seen = coherent_seen(table->mount->coherent);
                 struct description *description;
                 struct fuse_entry_param entry;
                 struct fs_stat st;
@@ -217,7 +220,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                         ops_reply(req, r);
                         return;
                 }
-                ops_entry(file, &st, &entry);
+                ops_entry(dir, file, &st, seen, &entry);
                 if (fuse_reply_create(req, &entry, fi) < 0) {
                         ops_not_taken(file, description);
                         ops_entry_undo(table, &entry);

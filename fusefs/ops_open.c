@@ -6,8 +6,10 @@
 #include <errno.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/timeouts.h"
 
 #define DIR_CACHE_TIMEOUT                                                                          \
         60 /* seconds that names are believed, from which on listings are cached */
@@ -22,7 +24,8 @@ static void keep_cache(const struct k42_mount *mount, struct server_file *file, 
         struct fs_stat st;
         enum contents contents;
 
-        if (is_dir && mount->options.entry_timeout < DIR_CACHE_TIMEOUT)
+        if (is_dir && timeouts_entry(dir_linux_fs_of(file), coherent_seen(mount->coherent)) <
+                              DIR_CACHE_TIMEOUT)
                 return;
         contents = fs_stat(fd, &st) == 0 ? contents_look(&file->contents, &st, g_get_real_time())
                                          : CONTENTS_YOUNG;
@@ -51,6 +54,8 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
                 return r;
         }
         fi->fh = (*ret_description)->id;
+        if (is_file && mount->io_class == IO_CLASS_FAST && how.io_class != IO_CLASS_CACHED)
+                timeouts_opened_fast(file, fi->flags);
         if (is_file) {
                 fi->direct_io = how.io_class == IO_CLASS_COUNTED;
                 fi->noflush = mount->noflush;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fusefs/mount_point.h"
+#include "fusefs/timeouts.h"
 
 #define THREADS_DEFAULT 10
 #define THREADS_MIN     2 /* one may have to wait for another */
@@ -37,6 +38,22 @@ static const char *parse_false(struct k42_options *options, size_t offset, const
         if (value)
                 return "takes no value";
         *(bool *)((char *)options + offset) = false;
+        return NULL;
+}
+
+static const char *parse_coherent(struct k42_options *options, size_t offset, const char *value)
+{
+        if (value)
+                return "takes no value";
+        options->coherent = COHERENT_YES;
+        return NULL;
+}
+
+static const char *parse_nocoherent(struct k42_options *options, size_t offset, const char *value)
+{
+        if (value)
+                return "takes no value";
+        options->coherent = COHERENT_NO;
         return NULL;
 }
 
@@ -125,6 +142,9 @@ static const struct {
         {"exec", parse_false, FIELD(noexec)},
         {"attr_timeout", parse_seconds, FIELD(attr_timeout)},
         {"entry_timeout", parse_seconds, FIELD(entry_timeout)},
+        {"coherent", parse_coherent, 0},
+        {"nocoherent", parse_nocoherent, 0},
+        {"exclusive", parse_true, FIELD(exclusive)},
         {"io", parse_io, 0},
         {"state", parse_state, 0},
         {"max_threads", parse_threads, 0},
@@ -200,8 +220,8 @@ static void options_default(struct k42_options *options)
         *options = (struct k42_options){
                 .allow_other = root,
                 .default_permissions = root,
-                .attr_timeout = 1.0,
-                .entry_timeout = 1.0,
+                .attr_timeout = TIMEOUT_UNSET,
+                .entry_timeout = TIMEOUT_UNSET,
                 .max_threads = THREADS_DEFAULT,
         };
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/node.h"
 
 struct client {
@@ -191,6 +192,21 @@ uint32_t lazy_description_count(struct lazy *lazy)
 uint32_t journal_pending(struct journal *journal)
 {
         return 0;
+}
+
+bool coherent_active(struct coherent *coherent)
+{
+        return false;
+}
+
+uint64_t coherent_foreign_events(struct coherent *coherent)
+{
+        return 21;
+}
+
+uint64_t coherent_invalidations(struct coherent *coherent)
+{
+        return 22;
 }
 
 uint64_t channel_count(struct channel *channel, unsigned opcode)

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Who owns what: the thread owns the reading of the groups, the memo and `mounts`.  Everything that
+ * the serving threads look at is atomic: `sequence`, `changed`, `all_changed`, and in the marks
+ * what is said there.  No lock is held while the kernel is told anything: it may wait for a request
+ * that needs the same lock.
+ *
+ * Nothing is remembered of an event but the sequence number in one of CHANGED_SLOTS slots, chosen
+ * by the identity of what changed; two files in one slot cost a reply's timeout, nothing else.
+ * Memory does not depend on how much happens: when the kernel's queue is full it says so, and then
+ * the kernel is told to forget everything.
+ *
+ * The thread rests PAUSE_MS after it has read everything there was.  The kernel merges what happens
+ * to one object meanwhile, so many changes are few events and few wake-ups.
+ *
+ * Why an invalidation that arrives while the kernel is being told the old state is not lost:
+ *   a name         the kernel holds the directory's lock from the LOOKUP (CREATE, …) until it has
+ *                  taken the reply, and channel_inval_entry() waits for that lock.
+ *   attributes     of an inode that the kernel has: it ignores replies to what it asked before it
+ * was told to forget.  (It does not for those to SETATTR and LINK, therefore coherent_changed(), up
+ * to the moment when the reply is sent.) a new inode    before the reply is sent:
+ * coherent_changed().  Afterwards: the kernel says ENOENT although we have counted it; then a name
+ * of the node is invalidated first, which waits for the lookup, see tell_file().
+ */
+#include "fusefs/coherent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/fanotify.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fusefs/channel.h"
+#include "fusefs/coherent_events.h"
+#include "fusefs/coherent_marks.h"
+#include "fusefs/dir_linux_fs.h"
+#include "fusefs/node_table.h"
+
+#define CHANGED_SLOTS 4096u /* a power of two */
+#define MEMO_SLOTS    256u  /* a power of two */
+#define PAUSE_MS      4
+#define READ_SIZE     65536
+#define JOIN_MS       2000
+
+/* What of a node was told in this batch of events already. */
+struct memo {
+        uint64_t id, batch;
+        bool data;
+};
+
+struct coherent {
+        struct k42_mount *mount; /* constant */
+        struct coherent_marks marks;
+        pid_t self; /* constant */
+
+        _Atomic uint64_t sequence; /* of changes by others */
+        _Atomic uint64_t changed[CHANGED_SLOTS];
+        _Atomic uint64_t all_changed;
+
+        atomic_bool active, stopping;
+        _Atomic uint64_t invalidations, foreign;
+
+        pthread_t thread;
+        bool started;  /* the owner's */
+        int stop_fd;   /* constant; readable when `stopping` */
+        int mounts_fd; /* constant; -1: not to be had */
+
+        /* The thread's alone. */
+        guint mounts;
+        bool lost; /* events: everything is to be forgotten */
+        uint64_t batch;
+        struct memo memo[MEMO_SLOTS];
+        char buf[READ_SIZE];
+};
+
+/* ---- what the serving threads ask ---- */
+
+bool coherent_active(struct coherent *c)
+{
+        return c && atomic_load(&c->active);
+}
+
+uint64_t coherent_invalidations(struct coherent *c)
+{
+        return c ? atomic_load(&c->invalidations) : 0;
+}
+
+uint64_t coherent_foreign_events(struct coherent *c)
+{
+        return c ? atomic_load(&c->foreign) : 0;
+}
+
+bool coherent_covers(struct coherent *c, struct server_file *file)
+{
+        int fd;
+
+        if (!coherent_active(c))
+                return false;
+        switch (coherent_marks_cover(&c->marks, file->dev)) {
+        case COHERENT_COVERED:
+                return true;
+        case COHERENT_NOT_COVERED:
+                return false;
+        case COHERENT_UNKNOWN:
+                break;
+        }
+        fd = node_fd_get(file);
+        if (fd >= 0) {
+                coherent_marks_add(&c->marks, file->dev, fd);
+                node_fd_put(file);
+        }
+        return false; /* what the caller has seen is of before the mark */
+}
+
+static _Atomic uint64_t *slot_of(struct coherent *c, dev_t dev, ino_t ino)
+{
+        return &c->changed[hash_mix(ino ^ hash_mix(dev)) & (CHANGED_SLOTS - 1)];
+}
+
+uint64_t coherent_seen(struct coherent *c)
+{
+        return c ? atomic_load(&c->sequence) : 0;
+}
+
+bool coherent_changed(struct coherent *c, const struct server_file *file, uint64_t seen)
+{
+        return c && (atomic_load(slot_of(c, file->dev, file->ino)) > seen ||
+                     atomic_load(&c->all_changed) > seen);
+}
+
+/* ---- telling the kernel ---- */
+
+static void count(struct coherent *c, int r)
+{
+        if (r == 0)
+                atomic_fetch_add_explicit(&c->invalidations, 1, memory_order_relaxed);
+}
+
+/* False if the node was told about in this batch: all that is in it happened before that. */
+static bool first_in_batch(struct coherent *c, const struct server_file *file, bool data)
+{
+        struct memo *memo = &c->memo[file->id & (MEMO_SLOTS - 1)];
+
+        if (memo->id == file->id && memo->batch == c->batch && (memo->data || !data))
+                return false;
+        *memo = (struct memo){.id = file->id, .batch = c->batch, .data = data};
+        return true;
+}
+
+/* One of the node's names, as a copy, and its directory's id; NULL if it has none. */
+static char *name_of(struct server_file *file, unsigned n, fuse_ino_t *ret_parent)
+{
+        struct file_link *link;
+        char *name = NULL;
+
+        g_mutex_lock(&file->links_lock);
+        for (link = file->links; link && (n > 0 || !link->listed); link = link->next)
+                if (link->listed)
+                        n--;
+        if (link) {
+                name = strdup(link->name);
+                *ret_parent = link->parent->file.id;
+        }
+        g_mutex_unlock(&file->links_lock);
+        return name;
+}
+
+static void tell_file(struct coherent *c, struct server_file *file, bool data)
+{
+        struct channel *channel = c->mount->channel;
+        int r = channel_inval_inode(channel, file->id, data);
+
+        if (r == -ENOENT && atomic_load(&file->nlookup) > 0) {
+                /* A reply that names it is on its way: wait until the lookup is over. */
+                fuse_ino_t parent;
+                char *name = name_of(file, 0, &parent);
+
+                if (name)
+                        count(c, channel_inval_entry(channel, parent, name, true));
+                free(name);
+                r = channel_inval_inode(channel, file->id, data);
+        }
+        count(c, r);
+}
+
+/* True if `name` in `dir` is the child that it was. */
+static bool is_still(struct coherent *c, struct server_file *dir, const char *name,
+                     struct server_file *child)
+{
+        const int dirfd = node_fd_get(dir);
+        struct fs_stat st;
+        bool same = false;
+        int fd;
+
+        if (dirfd < 0)
+                return false;
+        fd = node_table_open_at(c->mount->nodes, dirfd, name);
+        if (fd >= 0) {
+                same = fs_stat(fd, &st) == 0 && server_file_is(child, &st);
+                fs_close(fd);
+        }
+        node_fd_put(dir);
+        return same;
+}
+
+/* A directory that is what it was is only asked for again: to cut off who is in it would be wrong.
+ */
+static void tell_name(struct coherent *c, struct server_file *dir, const char *name)
+{
+        SERVER_FILE(child);
+        bool expire;
+
+        child = dir_child(dir_linux_fs_of(dir), name);
+        expire = child && server_file_is_dir(child) && is_still(c, dir, name, child);
+        count(c, channel_inval_entry(c->mount->channel, dir->id, name, expire));
+        if (first_in_batch(c, dir, true))
+                tell_file(c, dir, true);
+}
+
+/* All names of a node, and the node. */
+static void tell_all_of(struct coherent *c, struct server_file *file)
+{
+        fuse_ino_t parent;
+        char *name;
+
+        for (unsigned n = 0; (name = name_of(file, n, &parent)); n++) {
+                int r = channel_inval_entry(c->mount->channel, parent, name, true);
+
+                if (r == -ENOSYS)
+                        r = channel_inval_entry(c->mount->channel, parent, name, false);
+                count(c, r);
+                free(name);
+        }
+        tell_file(c, file, true);
+}
+
+/* Events were lost, or cannot be understood: the kernel knows nothing any more. */
+static void forget_everything(struct coherent *c)
+{
+        struct node_table *nodes = c->mount->nodes;
+        struct server_file *file;
+        uint32_t cursor = 0;
+
+        c->lost = false;
+        atomic_store(&c->all_changed, atomic_fetch_add(&c->sequence, 1) + 1);
+        tell_file(c, node_table_file(nodes, FUSE_ROOT_ID), true);
+        while (!atomic_load(&c->stopping) && (file = node_table_next(nodes, &cursor))) {
+                tell_all_of(c, file);
+                server_file_unref(file);
+        }
+}
+
+/* ---- reading what happened ---- */
+
+static void take_event(struct coherent *c, const struct coherent_event *event)
+{
+        const bool data = event->mask & (FAN_MODIFY | FAN_CLOSE_WRITE);
+        struct coherent_fs *fs;
+        SERVER_FILE(file);
+        ino_t ino;
+
+        if (event->mask & FAN_Q_OVERFLOW) {
+                c->lost = true;
+                return;
+        }
+        if (event->pid == c->self)
+                return;
+        atomic_fetch_add_explicit(&c->foreign, 1, memory_order_relaxed);
+        fs = event->handle ? coherent_marks_find(&c->marks, event->fsid) : NULL;
+        if (!fs)
+                return;
+        if (!coherent_handle_ino(event->handle_type, event->handle_bytes, event->handle, &ino)) {
+                g_warning("%s: a change is reported in an unknown way (handle type %u); not "
+                          "coherent there from now on",
+                          c->mount->options.source, event->handle_type);
+                atomic_store(&fs->covered, false);
+                c->lost = true;
+                return;
+        }
+        atomic_store(slot_of(c, fs->dev, ino), atomic_fetch_add(&c->sequence, 1) + 1);
+        file = node_table_find(c->mount->nodes, fs->dev, ino);
+        if (!file)
+                return;
+        if (!event->name) {
+                if (first_in_batch(c, file, data))
+                        tell_file(c, file, data);
+        } else if (server_file_is_dir(file)) {
+                tell_name(c, file, event->name);
+        }
+}
+
+/* Reads one group until it is empty. */
+static void drain(struct coherent *c, int fd)
+{
+        ssize_t n;
+
+        while (!atomic_load(&c->stopping) && (n = read(fd, c->buf, sizeof c->buf)) > 0) {
+                struct coherent_event event;
+                size_t offset = 0;
+                bool broken;
+
+                c->batch++;
+                while (coherent_event_next(c->buf, (size_t)n, &offset, &event, &broken))
+                        take_event(c, &event);
+                if (broken) {
+                        g_warning("%s: fanotify reports something that cannot be understood",
+                                  c->mount->options.source);
+                        c->lost = true;
+                }
+        }
+}
+
+static void look_at_mounts(struct coherent *c)
+{
+        const guint mounts = coherent_mounts_below(c->mounts_fd, c->mount->options.source);
+
+        if (mounts != c->mounts)
+                c->lost = true;
+        c->mounts = mounts;
+}
+
+static void *coherent_thread(void *data)
+{
+        struct coherent *c = data;
+        struct pollfd fds[] = {
+                {.fd = c->stop_fd, .events = POLLIN},
+                {.fd = c->marks.names_fd, .events = POLLIN},
+                {.fd = c->marks.files_fd, .events = POLLIN},
+                {.fd = c->mounts_fd, .events = POLLPRI},
+        };
+
+        while (!atomic_load(&c->stopping)) {
+                if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
+                        continue; /* EINTR, or no memory for the moment */
+                if (fds[3].revents)
+                        look_at_mounts(c);
+                drain(c, c->marks.names_fd);
+                drain(c, c->marks.files_fd);
+                if (c->lost)
+                        forget_everything(c);
+                poll(fds, 1, PAUSE_MS);
+        }
+        return NULL;
+}
+
+/* ---- life ---- */
+
+static int open_fds(struct coherent *c)
+{
+        int r = coherent_marks_init(&c->marks);
+
+        if (r < 0)
+                return r;
+        c->stop_fd = eventfd(0, EFD_CLOEXEC);
+        if (c->stop_fd < 0) {
+                r = -errno;
+                coherent_marks_clear(&c->marks);
+                return r;
+        }
+        c->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+        if (c->mounts_fd >= 0)
+                c->mounts = coherent_mounts_below(c->mounts_fd, c->mount->options.source);
+        return 0;
+}
+
+int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
+{
+        struct server_file *root = node_table_file(mount->nodes, FUSE_ROOT_ID);
+        struct coherent *c;
+        int fd, r;
+
+        *ret_coherent = NULL;
+        if (mount->options.exclusive || mount->options.coherent == COHERENT_NO)
+                return 0;
+        c = calloc(1, sizeof *c);
+        if (!c)
+                return -ENOMEM;
+        c->mount = mount;
+        c->self = getpid();
+        r = open_fds(c);
+        if (r == 0) {
+                fd = node_fd_get(root);
+                r = fd < 0 ? fd : coherent_marks_add(&c->marks, root->dev, fd);
+                if (fd >= 0)
+                        node_fd_put(root);
+                if (r == 0) {
+                        atomic_store(&c->active, true);
+                        *ret_coherent = c;
+                        return 0;
+                }
+                coherent_free(c);
+        } else {
+                free(c);
+        }
+        if (mount->options.coherent == COHERENT_YES)
+                g_message("%s: changes by others cannot be watched: %s; using short timeouts",
+                          mount->options.source, g_strerror(-r));
+        return 0;
+}
+
+int coherent_start(struct coherent *c)
+{
+        sigset_t all, before;
+        int err;
+
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+        err = pthread_create(&c->thread, NULL, coherent_thread, c);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        c->started = err == 0;
+        if (err != 0)
+                atomic_store(&c->active, false);
+        return -err;
+}
+
+static bool join(struct coherent *c, int ms)
+{
+        struct timespec until;
+
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += ms / 1000;
+        return pthread_timedjoin_np(c->thread, NULL, &until) == 0;
+}
+
+/* Ends all requests, and so what the thread waits for. */
+static void abort_connection(struct coherent *c)
+{
+        char path[80];
+        int fd;
+
+        g_snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", minor(c->mount->dev));
+        g_message("%s: a request is stuck; ending the connection", c->mount->options.mountpoint);
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd < 0 || write(fd, "1", 1) < 0)
+                g_warning("%s: cannot be written: %s", path, g_strerror(errno));
+        if (fd >= 0)
+                close(fd);
+}
+
+void coherent_stop(struct coherent *c)
+{
+        const uint64_t one = 1;
+
+        if (!c || !c->started)
+                return;
+        atomic_store(&c->stopping, true);
+        if (write(c->stop_fd, &one, sizeof one) < 0) /* only when it counts 2^64 already */
+                g_debug("coherent: eventfd: %s", g_strerror(errno));
+        if (!join(c, JOIN_MS)) {
+                abort_connection(c);
+                pthread_join(c->thread, NULL);
+        }
+        c->started = false;
+        atomic_store(&c->active, false);
+}
+
+void coherent_free(struct coherent *c)
+{
+        if (!c)
+                return;
+        coherent_marks_clear(&c->marks);
+        close(c->stop_fd);
+        if (c->mounts_fd >= 0)
+                close(c->mounts_fd);
+        free(c);
+}

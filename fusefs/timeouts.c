@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fusefs/timeouts.h"
+
+#include "fusefs/channel.h"
+#include "fusefs/coherent.h"
+#include "fusefs/dir_linux_fs.h"
+#include "fusefs/node_table.h"
+
+#define FOREVER  1e9
+#define LONG     3600.0
+#define REGULAR  60.0
+#define NEGATIVE 10.0
+#define SHORT    1.0
+
+static double choose(const struct k42_options *options, double said, bool covered,
+                     double covered_for)
+{
+        if (said >= 0)
+                return said;
+        if (options->exclusive)
+                return FOREVER;
+        return covered ? covered_for : SHORT;
+}
+
+double timeouts_attr(struct server_file *file, const struct fs_stat *st, uint64_t seen)
+{
+        struct k42_mount *mount = file->table->mount;
+        const struct k42_options *options = &mount->options;
+        const bool covered = coherent_covers(mount->coherent, file);
+        double timeout = choose(options, options->attr_timeout, covered,
+                                S_ISREG(file->type) ? REGULAR : LONG);
+
+        /* Who has no name any more is not found by events when its number is used again. */
+        if (atomic_load(&file->stores_unseen) ||
+            (st->st.st_nlink == 0 && options->attr_timeout < 0 && !options->exclusive))
+                timeout = MIN(timeout, SHORT);
+        return covered && coherent_changed(mount->coherent, file, seen) ? 0 : timeout;
+}
+
+double timeouts_entry(struct dir_linux_fs *dir, uint64_t seen)
+{
+        struct k42_mount *mount = dir->file.table->mount;
+        const bool covered = coherent_covers(mount->coherent, &dir->file);
+
+        if (covered && coherent_changed(mount->coherent, &dir->file, seen))
+                return 0;
+        return choose(&mount->options, mount->options.entry_timeout, covered, LONG);
+}
+
+double timeouts_negative(struct dir_linux_fs *dir, uint64_t seen)
+{
+        struct k42_mount *mount = dir->file.table->mount;
+        const double timeout = timeouts_entry(dir, seen);
+
+        if (mount->options.exclusive)
+                return timeout;
+        return coherent_covers(mount->coherent, &dir->file) ? MIN(timeout, NEGATIVE) : 0;
+}
+
+void timeouts_opened_fast(struct server_file *file, int flags)
+{
+        if ((flags & O_ACCMODE) != O_RDWR || atomic_exchange(&file->stores_unseen, true))
+                return;
+        /* What the kernel was told before is good for longer. */
+        if (atomic_load(&file->nlookup) > 0 || file->id == FUSE_ROOT_ID)
+                channel_forget_attributes(file->table->mount->channel, file->id);
+}
