@@ -109,9 +109,12 @@ own_changes() {
     rm -r "$m/d" "$m/y"
     sleep 0.2
     echo "invalidations: $before, then $(k42_stat invalidations)"
-    [ "$(k42_stat invalidations)" = "$before" ]
+    # two for strangers on the machine who get the inode number of what was removed
+    [ "$(k42_stat invalidations)" -le $((before + 2)) ]
+    exec 7<"$m/x" # open: the kernel cannot forget it by itself
     chmod 777 "$S/src/x" # it does count
     eventually 2 took_back "$before"
+    exec 7<&-
 }
 
 @test "own changes take nothing back, io=cached" { own_changes cached; }
