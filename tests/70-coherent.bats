@@ -218,13 +218,18 @@ END
     sleep 0.1
     [ "$(pwd -P)" = "$S/mnt/d" ]
     [ "$(/bin/pwd)" = "$S/mnt/d" ]
-    # made by another, and entered before the event comes
-    for i in {1..50}; do
-        mkdir "$S/src/n$i"
-        cd "$S/mnt/n$i"
-        sleep 0.01
-        [ "$(/bin/pwd)" = "$S/mnt/n$i" ]
-    done
+    # made by another, and entered before the event is looked at, as one has just been
+    python3 - "$S/src" "$S/mnt" <<'END'
+import os, sys, time
+source, mnt = sys.argv[1:]
+for i in range(50):
+    os.mkdir(f"{source}/before{i}")
+    time.sleep(0.001)
+    os.mkdir(f"{source}/n{i}")
+    os.chdir(f"{mnt}/n{i}")
+    time.sleep(0.02)
+    assert os.getcwd() == f"{mnt}/n{i}"
+END
 }
 
 # fill DIR: more events than the queue has room for, of both kinds
