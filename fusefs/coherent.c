@@ -65,7 +65,7 @@ struct coherent {
         _Atomic uint64_t all_changed;
 
         atomic_bool active, stopping;
-        _Atomic uint64_t invalidations, foreign;
+        _Atomic uint64_t invalidations, foreign, resets;
 
         pthread_t thread;
         bool started;  /* the owner's */
@@ -119,6 +119,11 @@ bool coherent_covers(struct coherent *c, struct server_file *file)
         return false; /* what the caller has seen is of before the mark */
 }
 
+uint64_t coherent_resets(struct coherent *c)
+{
+        return c ? atomic_load(&c->resets) : 0;
+}
+
 static _Atomic uint64_t *slot_of(struct coherent *c, dev_t dev, ino_t ino)
 {
         return &c->changed[hash_mix(ino ^ hash_mix(dev)) & (CHANGED_SLOTS - 1)];
@@ -154,6 +159,17 @@ static bool first_in_batch(struct coherent *c, const struct server_file *file, b
         return true;
 }
 
+/* With `expire`, but where the kernel has no such thing a name that is no directory is taken back.
+ */
+static void tell_entry(struct coherent *c, fuse_ino_t parent, const char *name, bool is_dir)
+{
+        int r = channel_inval_entry(c->mount->channel, parent, name, true);
+
+        if (r == -ENOSYS && !is_dir)
+                r = channel_inval_entry(c->mount->channel, parent, name, false);
+        count(c, r);
+}
+
 /* One of the node's names, as a copy, and its directory's id; NULL if it has none. */
 static char *name_of(struct server_file *file, unsigned n, fuse_ino_t *ret_parent)
 {
@@ -183,43 +199,45 @@ static void tell_file(struct coherent *c, struct server_file *file, bool data)
                 char *name = name_of(file, 0, &parent);
 
                 if (name)
-                        count(c, channel_inval_entry(channel, parent, name, true));
+                        tell_entry(c, parent, name, server_file_is_dir(file));
                 free(name);
                 r = channel_inval_inode(channel, file->id, data);
         }
         count(c, r);
 }
 
-/* True if `name` in `dir` is the child that it was. */
-static bool is_still(struct coherent *c, struct server_file *dir, const char *name,
-                     struct server_file *child)
+/* True if `name` in `dir` is a directory now. */
+static bool is_dir_now(struct coherent *c, struct server_file *dir, const char *name)
 {
         const int dirfd = node_fd_get(dir);
         struct fs_stat st;
-        bool same = false;
+        bool is_dir = false;
         int fd;
 
         if (dirfd < 0)
                 return false;
         fd = node_table_open_at(c->mount->nodes, dirfd, name);
         if (fd >= 0) {
-                same = fs_stat(fd, &st) == 0 && server_file_is(child, &st);
+                is_dir = fs_stat(fd, &st) == 0 && S_ISDIR(st.st.st_mode);
                 fs_close(fd);
         }
         node_fd_put(dir);
-        return same;
+        return is_dir;
 }
 
-/* A directory that is what it was is only asked for again: to cut off who is in it would be wrong.
- */
+/* What may be a directory that somebody has entered already, by a lookup that was later than the
+ * event, is only asked for again: a name that is taken back cuts him off.  That is enough for a
+ * name that was unknown or did not exist.  What is no directory is taken back, so that no answer to
+ * a question that is under way makes it valid once more. */
 static void tell_name(struct coherent *c, struct server_file *dir, const char *name)
 {
         SERVER_FILE(child);
-        bool expire;
 
         child = dir_child(dir_linux_fs_of(dir), name);
-        expire = child && server_file_is_dir(child) && is_still(c, dir, name, child);
-        count(c, channel_inval_entry(c->mount->channel, dir->id, name, expire));
+        if (!child || is_dir_now(c, dir, name))
+                tell_entry(c, dir->id, name, child && server_file_is_dir(child));
+        else
+                count(c, channel_inval_entry(c->mount->channel, dir->id, name, false));
         if (first_in_batch(c, dir, true))
                 tell_file(c, dir, true);
 }
@@ -231,11 +249,7 @@ static void tell_all_of(struct coherent *c, struct server_file *file)
         char *name;
 
         for (unsigned n = 0; (name = name_of(file, n, &parent)); n++) {
-                int r = channel_inval_entry(c->mount->channel, parent, name, true);
-
-                if (r == -ENOSYS)
-                        r = channel_inval_entry(c->mount->channel, parent, name, false);
-                count(c, r);
+                tell_entry(c, parent, name, server_file_is_dir(file));
                 free(name);
         }
         tell_file(c, file, true);
@@ -249,6 +263,7 @@ static void forget_everything(struct coherent *c)
         uint32_t cursor = 0;
 
         c->lost = false;
+        atomic_fetch_add_explicit(&c->resets, 1, memory_order_relaxed);
         atomic_store(&c->all_changed, atomic_fetch_add(&c->sequence, 1) + 1);
         tell_file(c, node_table_file(nodes, FUSE_ROOT_ID), true);
         while (!atomic_load(&c->stopping) && (file = node_table_next(nodes, &cursor))) {

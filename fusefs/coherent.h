@@ -59,6 +59,8 @@ bool coherent_covers(struct coherent *coherent, struct server_file *file);
 uint64_t coherent_seen(struct coherent *coherent);
 bool coherent_changed(struct coherent *coherent, const struct server_file *file, uint64_t seen);
 
-/* How many messages to the kernel made it forget something; and how many events were of others. */
+/* How many messages to the kernel made it forget something; how many events were of others; how often
+ * events were lost, or something was mounted, so that everything was taken back. */
 uint64_t coherent_invalidations(struct coherent *coherent);
 uint64_t coherent_foreign_events(struct coherent *coherent);
+uint64_t coherent_resets(struct coherent *coherent);

@@ -414,6 +414,7 @@ static int verb_stats(struct call *call)
         put_count(text, "node_fds", node_table_fds(mount->nodes));
         put_count(text, "foreign_events", coherent_foreign_events(mount->coherent));
         put_count(text, "invalidations", coherent_invalidations(mount->coherent));
+        put_count(text, "invalidated_all", coherent_resets(mount->coherent));
         put_count(text, "journal_pending", journal_pending(mount->journal));
         put_count(text, "store_rows", store_rows(mount->store));
         json_text_key(text, "uptime");

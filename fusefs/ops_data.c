@@ -127,6 +127,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
                 }
                 description_count_read(in, pid, (uint64_t)n);
                 description_count_write(out, pid, (uint64_t)n);
+                /* The kernel does not know that it changes st_atime of what is read. */
+                channel_forget_attributes(k42_mount_of(req)->channel, ino_in);
                 fuse_reply_write(req, (size_t)n);
         }
 }

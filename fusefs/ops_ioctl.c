@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fusefs/channel.h"
 #include "fusefs/ops.h"
 #include "fusefs/state_dir.h"
 #include "lazy/lazy_reopen.h"
@@ -184,6 +185,9 @@ static void forward(const struct call *call, size_t size)
         }
         if (r == 0)
                 r = fs_ioctl(call->description->fd, forwarded_request(call->cmd), &data);
+        if (r >= 0 && sets) /* the kernel does not know that it changes st_ctime */
+                channel_forget_attributes(k42_mount_of(call->req)->channel,
+                                          server_file_of(call->description->object)->id);
         if (r < 0)
                 ops_reply(call->req, r);
         else

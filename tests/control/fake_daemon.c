@@ -204,6 +204,11 @@ uint64_t coherent_foreign_events(struct coherent *coherent)
         return 21;
 }
 
+uint64_t coherent_resets(struct coherent *coherent)
+{
+        return 23;
+}
+
 uint64_t coherent_invalidations(struct coherent *coherent)
 {
         return 22;

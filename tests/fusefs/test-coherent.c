@@ -161,7 +161,7 @@ static void test_changes(struct fixture *f, gconstpointer data)
         file = lookup(f, f->root, "f");
         attr = g_strdup_printf("attr:%" G_GUINT64_FORMAT " ", file->id);
         contents = g_strdup_printf("data:%" G_GUINT64_FORMAT " ", file->id);
-        expect_told("name:1/f data:1 ");
+        expect_told("expire:1/f data:1 ");
         g_usleep(50000);
         forget_told();
 
@@ -172,7 +172,7 @@ static void test_changes(struct fixture *f, gconstpointer data)
         expect_told(contents);
         other(f, "mv f g");
         expect_told("name:1/f ");
-        expect_told("name:1/g ");
+        expect_told("expire:1/g ");
         g_assert_cmpint((gint64)coherent_invalidations(f->mount.coherent), >=, 5);
 }
 
@@ -196,7 +196,7 @@ static void test_directory(struct fixture *f, gconstpointer data)
         if (!f->usable)
                 return;
         other(f, "mkdir d");
-        expect_told("name:1/d ");
+        expect_told("expire:1/d ");
         dir = lookup(f, f->root, "d");
         forget_told();
         other(f, "mv d e && mv e d");
@@ -214,7 +214,7 @@ static void test_not_known_yet(struct fixture *f, gconstpointer data)
         if (!f->usable)
                 return;
         other(f, "touch f");
-        expect_told("name:1/f ");
+        expect_told("expire:1/f ");
         file = lookup(f, f->root, "f");
         g_usleep(50000);
         forget_told();
@@ -239,7 +239,7 @@ static void test_changed(struct fixture *f, gconstpointer data)
         if (!f->usable)
                 return;
         other(f, "touch f");
-        expect_told("name:1/f ");
+        expect_told("expire:1/f ");
         g_usleep(50000);
         file = lookup(f, f->root, "f");
         before = coherent_seen(c);
@@ -256,7 +256,7 @@ static void test_changed(struct fixture *f, gconstpointer data)
         g_assert_cmpfloat(timeouts_attr(file, &st, before), ==, 0);
         g_assert_cmpfloat(timeouts_attr(file, &st, after), ==, 60);
         other(f, "touch g");
-        expect_told("name:1/g ");
+        expect_told("expire:1/g ");
         g_assert_cmpfloat(timeouts_entry(dir_linux_fs_of(f->root), before), ==, 0);
         g_assert_cmpfloat(timeouts_negative(dir_linux_fs_of(f->root), before), ==, 0);
         st.st.st_nlink = 0;
