@@ -158,10 +158,10 @@ static void test_changes(struct fixture *f, gconstpointer data)
         if (!f->usable)
                 return;
         other(f, "echo old >f");
+        expect_told("expire:1/f data:1 ");
         file = lookup(f, f->root, "f");
         attr = g_strdup_printf("attr:%" G_GUINT64_FORMAT " ", file->id);
         contents = g_strdup_printf("data:%" G_GUINT64_FORMAT " ", file->id);
-        expect_told("expire:1/f data:1 ");
         g_usleep(50000);
         forget_told();
 
