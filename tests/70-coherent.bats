@@ -16,7 +16,7 @@ setup() {
 teardown() {
     local at
     [ -z "${STORM:-}" ] || kill "$STORM" 2>/dev/null
-    for at in "$S/src/sub" "$S/src/late"; do
+    for at in "$S/src/sub" "$S/src/late" "$S/src"; do
         mountpoint -q "$at" && umount -l "$at"
     done
     k42_cleanup
@@ -91,6 +91,9 @@ changes() {
 
 own_changes() {
     local m=$S/mnt before
+    # A file system without strangers: on one that is shared a file can get the inode number of one that
+    # somebody has just removed, and the event of that takes back what is known of it.
+    mount -t tmpfs -o mode=755 none "$S/src" || skip "cannot mount a tmpfs"
     coherent_mount "io=$1"
     before=$(k42_stat invalidations)
     mkdir -p "$m/d/e" "$m/x"
@@ -98,7 +101,7 @@ own_changes() {
         echo "$i" >"$m/d/$i"
         chmod 640 "$m/d/$i"
         touch -d 2001-01-01 "$m/d/$i"
-        setfattr -n user.k -v "$i" "$m/d/$i"
+        setfattr -n user.k -v "$i" "$m/d/$i" 2>/dev/null || true # tmpfs has none before Linux 6.6
         ln "$m/d/$i" "$m/d/e/$i"
         mv "$m/d/$i" "$m/x/$i"
     done
@@ -109,12 +112,13 @@ own_changes() {
     rm -r "$m/d" "$m/y"
     sleep 0.2
     echo "invalidations: $before, then $(k42_stat invalidations)"
-    # two for strangers on the machine who get the inode number of what was removed
-    [ "$(k42_stat invalidations)" -le $((before + 2)) ]
+    [ "$(k42_stat invalidations)" = "$before" ]
     exec 7<"$m/x" # open: the kernel cannot forget it by itself
     chmod 777 "$S/src/x" # it does count
     eventually 2 took_back "$before"
     exec 7<&-
+    k42_umount
+    umount "$S/src"
 }
 
 @test "own changes take nothing back, io=cached" { own_changes cached; }
