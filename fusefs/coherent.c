@@ -6,9 +6,10 @@
  * that needs the same lock.
  *
  * Nothing is remembered of an event but the sequence number in one of CHANGED_SLOTS slots, chosen
- * by the identity of what changed; two files in one slot cost a reply's timeout, nothing else.
- * Memory does not depend on how much happens: when the kernel's queue is full it says so, and then
- * the kernel is told to forget everything.
+ * by the identity of what changed; two files in one slot cost a reply's timeout, nothing else.  A
+ * late event can be about a file that is gone and whose number another one has got since: one
+ * message too many.  Memory does not depend on how much happens: when the kernel's queue is full it
+ * says so, and then the kernel is told to forget everything.
  *
  * The thread rests PAUSE_MS after it has read everything there was.  The kernel merges what happens
  * to one object meanwhile, so many changes are few events and few wake-ups.

@@ -123,7 +123,7 @@ static void teardown(struct fixture *f, gconstpointer data)
 }
 
 /* As another process. */
-static void other(struct fixture *f, const char *format, ...)
+G_GNUC_PRINTF(2, 3) static void other(struct fixture *f, const char *format, ...)
 {
         g_autofree char *what = NULL, *command = NULL;
         va_list ap;
@@ -415,6 +415,7 @@ static void test_mounts(void)
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
+        g_mutex_init(&lock);
         g_test_add_func("/coherent/parse", test_parse);
         g_test_add_func("/coherent/garbage", test_garbage);
         g_test_add_func("/coherent/handles", test_handles);
