@@ -53,7 +53,7 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
                 return r;
         }
         fi->fh = (*ret_description)->id;
-        if (is_file && how.io_class == IO_CLASS_FAST)
+        if (is_file && mount->io_class == IO_CLASS_FAST && how.io_class != IO_CLASS_CACHED)
                 timeouts_opened_fast(file, fi->flags);
         if (is_file) {
                 fi->direct_io = how.io_class == IO_CLASS_COUNTED;

@@ -32,5 +32,5 @@ double timeouts_attr(struct server_file *file, const struct fs_stat *st, uint64_
 double timeouts_entry(struct dir_linux_fs *dir, uint64_t seen);
 double timeouts_negative(struct dir_linux_fs *dir, uint64_t seen); /* 0: say ENOENT instead */
 
-/* `file` is opened with passthrough, with the open(2) flags `flags`. */
+/* `file` is opened so that mappings go to the backing file, with the open(2) flags `flags`. */
 void timeouts_opened_fast(struct server_file *file, int flags);
