@@ -120,6 +120,19 @@ bool coherent_covers(struct coherent *c, struct server_file *file)
         return false; /* what the caller has seen is of before the mark */
 }
 
+void coherent_written_by_kernel(struct coherent *c, const struct server_file *file, int fd,
+                                bool written)
+{
+        int r;
+
+        if (!coherent_active(c) || coherent_marks_cover(&c->marks, file->dev) != COHERENT_COVERED)
+                return;
+        r = coherent_marks_ignore(&c->marks, fd, written);
+        /* Without it each write costs an event; with it for too long, only until the inode goes. */
+        if (r < 0 && r != -ENOENT)
+                g_debug("fanotify_mark: %s", g_strerror(-r));
+}
+
 uint64_t coherent_resets(struct coherent *c)
 {
         return c ? atomic_load(&c->resets) : 0;

@@ -48,6 +48,13 @@ bool coherent_active(struct coherent *coherent);
  */
 bool coherent_covers(struct coherent *coherent, struct server_file *file);
 
+/* The kernel itself writes to `file`, which is open as `fd`, for our callers (passthrough), or has stopped to:
+ * what it writes would be told as if strangers did, at the price of an event and an invalidation for
+ * each.  So while that is so nobody's writes to that file are told; see timeouts_opened_fast() for how
+ * long its attributes are believed. */
+void coherent_written_by_kernel(struct coherent *coherent, const struct server_file *file, int fd,
+                                bool written);
+
 /* A reply that lets the kernel believe something for long must not be out of date when it is sent,
  * for the invalidation may have gone past it.  So:
  *

@@ -155,6 +155,16 @@ int coherent_marks_add(struct coherent_marks *marks, dev_t dev, int fd)
         return r;
 }
 
+int coherent_marks_ignore(struct coherent_marks *marks, int fd, bool ignore)
+{
+        const unsigned flags = (ignore ? FAN_MARK_ADD : FAN_MARK_REMOVE) | FAN_MARK_IGNORED_MASK |
+                               FAN_MARK_IGNORED_SURV_MODIFY;
+
+        return fanotify_mark(marks->files_fd, flags, FAN_MODIFY | FAN_CLOSE_WRITE, fd, NULL) < 0
+                       ? -errno
+                       : 0;
+}
+
 enum coherent_cover coherent_marks_cover(struct coherent_marks *marks, dev_t dev)
 {
         const struct coherent_fs *fs = find_dev(marks, dev);

@@ -45,6 +45,10 @@ void coherent_marks_clear(struct coherent_marks *marks); /* idempotent after ini
  * known to tell of all its changes, or what fanotify_mark(2) says. */
 int coherent_marks_add(struct coherent_marks *marks, dev_t dev, int fd);
 
+/* Events about the contents of the very file that is open as `fd` are not wanted, or wanted again.  Returns 0
+ * or -errno. */
+int coherent_marks_ignore(struct coherent_marks *marks, int fd, bool ignore);
+
 enum coherent_cover coherent_marks_cover(struct coherent_marks *marks, dev_t dev);
 
 /* The file system that an event names, or NULL. */

@@ -48,13 +48,13 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
 
         if (r < 0) {
                 if (is_file)
-                        file_opens_end(file, how.io_class);
+                        file_opens_end(file, how.io_class, how.flags, open->fd);
                 fs_close(open->fd);
                 return r;
         }
         fi->fh = (*ret_description)->id;
         if (is_file && mount->io_class == IO_CLASS_FAST && how.io_class != IO_CLASS_CACHED)
-                timeouts_opened_fast(file, fi->flags);
+                timeouts_opened_fast(file, fi->flags, how.io_class);
         if (is_file) {
                 fi->direct_io = how.io_class == IO_CLASS_COUNTED;
                 fi->noflush = mount->noflush;
@@ -72,12 +72,9 @@ void ops_not_taken(struct server_file *file, struct description *description)
 
 void ops_release(struct server_file *file, struct description *description)
 {
-        const enum xobj_type type = description->type;
-        const enum io_class io_class = description->io_class;
-
+        if (description->type == XOBJ_FILE)
+                file_opens_end(file, description->io_class, description->flags, description->fd);
         description_release(description);
-        if (type == XOBJ_FILE)
-                file_opens_end(file, io_class);
 }
 
 static bool has_suidgid(int fd)

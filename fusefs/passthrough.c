@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/node_table.h"
 #include "fusefs/server_file.h"
@@ -81,6 +82,17 @@ static bool needs_us(const struct file_open *open)
         return mode == 0 || (mode & (S_ISUID | S_ISGID));
 }
 
+/* By how many opens the kernel writes to the file by itself: the first and the last one matter. */
+static void locked_count_writer(struct file_opens *opens, struct server_file *file,
+                                enum io_class io_class, int flags, int fd, bool begins)
+{
+        if (io_class != IO_CLASS_FAST || (flags & O_ACCMODE) == O_RDONLY)
+                return;
+        if (begins ? atomic_fetch_add(&opens->writers, 1) == 0
+                   : atomic_fetch_sub(&opens->writers, 1) == 1)
+                coherent_written_by_kernel(file->table->mount->coherent, file, fd, begins);
+}
+
 enum io_class file_opens_begin(struct server_file *file, const struct file_open *open)
 {
         struct k42_mount *mount = file->table->mount;
@@ -95,6 +107,7 @@ enum io_class file_opens_begin(struct server_file *file, const struct file_open 
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
             locked_backing_id(opens, mount, open) > 0) {
                 opens->fast++;
+                locked_count_writer(opens, file, io_class, open->flags, open->fd, true);
                 channel_set_backing(opens->backing_id);
         } else {
                 opens->cached++;
@@ -104,7 +117,7 @@ enum io_class file_opens_begin(struct server_file *file, const struct file_open 
         return io_class;
 }
 
-void file_opens_end(struct server_file *file, enum io_class io_class)
+void file_opens_end(struct server_file *file, enum io_class io_class, int flags, int fd)
 {
         struct k42_mount *mount = file->table->mount;
         struct file_opens *opens = &file->opens;
@@ -113,6 +126,7 @@ void file_opens_end(struct server_file *file, enum io_class io_class)
         if (mount->io_class != IO_CLASS_FAST)
                 return;
         g_mutex_lock(&opens->lock);
+        locked_count_writer(opens, file, io_class, flags, fd, false);
         if (io_class == IO_CLASS_CACHED) {
                 opens->cached--;
         } else if (--opens->fast == 0) { /* or counted, with the backing file */

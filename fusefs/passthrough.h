@@ -19,6 +19,7 @@
  * exact before fast.  With io=fast it is fast.
  */
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -31,6 +32,7 @@ struct file_opens {
         GMutex lock;     /* protects what follows; an ioctl on /dev/fuse is made under it */
         int backing_id;  /* > 0 while `fast` > 0, and perhaps while `idle` */
         unsigned fast, cached;
+        atomic_uint writers; /* of the fast ones, those by which the kernel writes; changes under lock */
         bool by_path; /* backing_id is of an O_PATH descriptor, which keeps nobody from anything */
         bool idle;    /* in the ring of idle ones */
 };
@@ -54,8 +56,8 @@ struct file_open {
  * id. */
 enum io_class file_opens_begin(struct server_file *file, const struct file_open *open);
 
-/* … and is over: released, or its reply was not taken. */
-void file_opens_end(struct server_file *file, enum io_class io_class);
+/* … and is over: released, or its reply was not taken.  `flags` and `fd` as it began with. */
+void file_opens_end(struct server_file *file, enum io_class io_class, int flags, int fd);
 
 /* The last name of the file is gone: its blocks are to be free when it is closed. */
 void file_opens_drop(struct server_file *file);

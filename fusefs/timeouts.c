@@ -31,7 +31,7 @@ double timeouts_attr(struct server_file *file, const struct fs_stat *st, uint64_
                                 S_ISREG(file->type) ? REGULAR : LONG);
 
         /* Who has no name any more is not found by events when its number is used again. */
-        if (atomic_load(&file->stores_unseen) ||
+        if (atomic_load(&file->stores_unseen) || atomic_load(&file->opens.writers) > 0 ||
             (st->st.st_nlink == 0 && options->attr_timeout < 0 && !options->exclusive))
                 timeout = MIN(timeout, SHORT);
         return covered && coherent_changed(mount->coherent, file, seen) ? 0 : timeout;
@@ -57,11 +57,16 @@ double timeouts_negative(struct dir_linux_fs *dir, uint64_t seen)
         return coherent_covers(mount->coherent, &dir->file) ? MIN(timeout, NEGATIVE) : 0;
 }
 
-void timeouts_opened_fast(struct server_file *file, int flags)
+void timeouts_opened_fast(struct server_file *file, int flags, enum io_class io_class)
 {
-        if ((flags & O_ACCMODE) != O_RDWR || atomic_exchange(&file->stores_unseen, true))
+        const int access = flags & O_ACCMODE;
+
+        /* Of others' writes, or of stores, nothing will be told from now on. */
+        if (access == O_RDONLY || (access == O_WRONLY && io_class != IO_CLASS_FAST) ||
+            (access == O_RDWR && atomic_exchange(&file->stores_unseen, true)))
                 return;
-        /* What the kernel was told before is good for longer. */
-        if (atomic_load(&file->nlookup) > 0 || file->id == FUSE_ROOT_ID)
+        /* What the kernel was told before is good for longer.  (With O_TRUNC it forgets by itself.)
+         */
+        if ((atomic_load(&file->nlookup) > 0 || file->id == FUSE_ROOT_ID) && !(flags & O_TRUNC))
                 channel_forget_attributes(file->table->mount->channel, file->id);
 }

@@ -14,7 +14,8 @@
  * And what the kernel itself does behind our back is never believed for more than a second: in the
  * class fast a store into a mapping changes the backing file, and neither the kernel's FUSE nor we
  * learn of it.  The mapping outlives RELEASE, so that is so from the first open for reading and
- * writing until the node is forgotten, see timeouts_opened_fast().
+ * writing until the node is forgotten, see timeouts_opened_fast().  Nor while a file is open for
+ * writing in that class: then nobody's writes are told, see coherent_written_by_kernel().
  *
  * `seen` is of before the look at the backing file, see coherent.h.
  */
@@ -32,5 +33,6 @@ double timeouts_attr(struct server_file *file, const struct fs_stat *st, uint64_
 double timeouts_entry(struct dir_linux_fs *dir, uint64_t seen);
 double timeouts_negative(struct dir_linux_fs *dir, uint64_t seen); /* 0: say ENOENT instead */
 
-/* `file` is opened so that mappings go to the backing file, with the open(2) flags `flags`. */
-void timeouts_opened_fast(struct server_file *file, int flags);
+/* `file` is opened so that mappings, and in class fast writes, go to the backing file, with the open(2)
+ * flags `flags`; file_opens_begin() has counted it. */
+void timeouts_opened_fast(struct server_file *file, int flags, enum io_class io_class);

@@ -455,3 +455,39 @@ in_namespace() {
     [ "$(cat "$S/seen")" = "$(printf 'the new name is there\nmode 600\nended with 0')" ]
     grep -q 'changes by others cannot be watched: Operation not permitted' "$S/log.user"
 }
+
+@test "files that the kernel writes to for us: no event for each write, and others' writes within a second" {
+    mount -t tmpfs -o mode=755 none "$S/src" || skip "cannot mount a tmpfs" # where nobody else writes
+    coherent_mount "io=fast"
+    timeout 20 "$K42CTL" status "$S/mnt" | grep -q "^class: fast" || skip "no passthrough here"
+    local before
+    exec 7<>"$S/mnt/f" # makes it
+    before=$(k42_stat foreign_events)
+    for i in {1..200}; do echo "$i" >&7; done
+    [ $(($(k42_stat foreign_events) - before)) -le 5 ]
+    [ "$(stat -c %s "$S/mnt/f")" = "$(stat -c %s "$S/src/f")" ]
+    echo more >>"$S/src/f"
+    sleep 1.1
+    [ "$(stat -c %s "$S/mnt/f")" = "$(stat -c %s "$S/src/f")" ]
+    exec 7>&-
+    # and when it is closed, they are told again
+    sleep 0.2
+    before=$(k42_stat foreign_events)
+    echo again >>"$S/src/f"
+    sleep 0.2
+    [ "$(k42_stat foreign_events)" -gt "$before" ]
+    # opened for writing only, after the kernel was told for how long to believe
+    rm "$S/src/f"
+    echo 1 >"$S/src/g"
+    stat "$S/mnt/g" >/dev/null
+    python3 - "$S/mnt/g" "$S/src/g" <<'EOP'
+import os, sys, time
+f = os.open(sys.argv[1], os.O_WRONLY)
+g = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
+os.write(g, b"x" * 1000)
+time.sleep(1.1)
+assert os.stat(sys.argv[1]).st_size == os.stat(sys.argv[2]).st_size
+EOP
+    k42_umount
+    umount "$S/src"
+}

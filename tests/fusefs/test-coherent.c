@@ -262,9 +262,9 @@ static void test_changed(struct fixture *f, gconstpointer data)
         st.st.st_nlink = 0;
         g_assert_cmpfloat(timeouts_attr(file, &st, coherent_seen(c)), ==, 1);
         st.st.st_nlink = 1;
-        timeouts_opened_fast(file, O_WRONLY);
+        timeouts_opened_fast(file, O_WRONLY, IO_CLASS_FAST);
         g_assert_cmpfloat(timeouts_attr(file, &st, coherent_seen(c)), ==, 60);
-        timeouts_opened_fast(file, O_RDWR);
+        timeouts_opened_fast(file, O_RDWR, IO_CLASS_FAST);
         g_assert_cmpfloat(timeouts_attr(file, &st, coherent_seen(c)), ==, 1);
 }
 
