@@ -43,6 +43,7 @@
 #include "fusefs/coherent_marks.h"
 #include "fusefs/dir_linux_fs.h"
 #include "fusefs/node_table.h"
+#include "fusefs/timeouts.h"
 
 #define CHANGED_SLOTS 4096u /* a power of two */
 #define MEMO_SLOTS    256u  /* a power of two */
@@ -399,6 +400,16 @@ static int open_fds(struct coherent *c)
         return 0;
 }
 
+/* Watching has a price for everybody who changes something.  Whoever wants nothing to be believed
+ * for longer than without it need not pay. */
+static bool wanted(const struct k42_options *options)
+{
+        if (options->exclusive || options->coherent == COHERENT_NO)
+                return false;
+        return options->coherent == COHERENT_YES || !timeouts_short(options->attr_timeout) ||
+               !timeouts_short(options->entry_timeout);
+}
+
 int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
 {
         struct server_file *root = node_table_file(mount->nodes, FUSE_ROOT_ID);
@@ -406,7 +417,7 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
         int fd, r;
 
         *ret_coherent = NULL;
-        if (mount->options.exclusive || mount->options.coherent == COHERENT_NO)
+        if (!wanted(&mount->options))
                 return 0;
         c = calloc(1, sizeof *c);
         if (!c)

@@ -12,6 +12,11 @@
 #define NEGATIVE 10.0
 #define SHORT    1.0
 
+bool timeouts_short(double said)
+{
+        return said >= 0 && said <= SHORT;
+}
+
 static double choose(const struct k42_options *options, double said, bool covered,
                      double covered_for)
 {

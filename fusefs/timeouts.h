@@ -29,6 +29,9 @@ struct server_file;
 
 #define TIMEOUT_UNSET (-1.0) /* of struct k42_options: not said */
 
+/* True for a timeout that was said and is no longer than what is believed without `coherent`. */
+bool timeouts_short(double said);
+
 double timeouts_attr(struct server_file *file, const struct fs_stat *st, uint64_t seen);
 double timeouts_entry(struct dir_linux_fs *dir, uint64_t seen);
 double timeouts_negative(struct dir_linux_fs *dir, uint64_t seen); /* 0: say ENOENT instead */

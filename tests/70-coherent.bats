@@ -491,3 +491,15 @@ EOP
     k42_umount
     umount "$S/src"
 }
+
+@test "who asks for short timeouts pays for no watching, unless he asks for that, too" {
+    coherent_mount "attr_timeout=1,entry_timeout=2"
+    k42_umount
+    k42_mount -o "attr_timeout=1,entry_timeout=1"
+    [ "$(feature coherent)" = False ]
+    k42_umount
+    coherent_mount "attr_timeout=0,entry_timeout=0,coherent"
+    k42_umount
+    coherent_mount "entry_timeout=0"
+    k42_umount
+}
