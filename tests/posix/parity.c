@@ -10,7 +10,7 @@
  * `*`, or words joined by `,`.  A word is a tag of the run, and the entry holds for runs that have
  * them all (and none that has a `!` before it): --tag gives them (the tests tell the I/O class and who runs the daemon), and `root` or
  * `user` is added after who we are.  Or it says on which machines the entry must hold: the type of
- * DIR_A's file system (`ext4`), `linux>=6.14`.  An entry that holds for a run, on a machine where
+ * DIR_A's file system (`ext4`), `linux>=6.14`; `sometimes`: nowhere.  An entry that holds for a run, on a machine where
  * it must, and that matches nothing that differs, is reported as an error.
  *
  * Ownership: main makes the transcripts (memfd files) and reads them after the group's child has
@@ -294,6 +294,10 @@ static bool machine_word(const struct settings *set, const char *word, bool *ret
         struct utsname name;
         struct statfs fs;
 
+        if (strcmp(word, "sometimes") == 0) {
+                *ret_fits = false;
+                return true;
+        }
         if (strcmp(word, "ext4") == 0) {
                 *ret_fits = statfs(set->dirs[0], &fs) == 0 && fs.f_type == EXT4_SUPER_MAGIC;
                 return true;
