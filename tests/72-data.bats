@@ -1,0 +1,99 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What is written is what is read: random operations against a model, descriptors of all classes on one
+# inode, appends beside truncations, and attributes that are true at once.  The programs are in
+# tests/data; each has to pass in the backing directory itself, too.
+#
+#   K42_DATA_SECONDS   how long each of the random tests runs (default: 6)
+#   K42_DATA_SEED      the seed of random_io (default: another one each time; it is in the report)
+
+load lib
+
+NOBODY=65534
+
+setup() {
+    k42_skip_unless_fuse
+    k42_scratch
+    SECS=${K42_DATA_SECONDS:-6}
+    SEED=${K42_DATA_SEED:+--seed=$K42_DATA_SEED}
+    # where an ordinary user can run them, and write
+    mkdir "$S/bin" "$S/src/user"
+    cp "$K42_BUILD"/tests/data/random_io "$S/bin"
+    [ "$(id -u)" != 0 ] || chown $NOBODY:$NOBODY "$S/src/user"
+}
+teardown() { k42_cleanup; }
+
+as_nobody() {
+    if [ "$(id -u)" = 0 ]; then
+        setpriv --reuid $NOBODY --regid $NOBODY --clear-groups -- "$@"
+    else
+        "$@"
+    fi
+}
+
+# in_time COMMAND…: it ends by itself, or is ended.
+in_time() { timeout -k 5 $((SECS * 3 + 60)) "$@"; }
+
+# both NAME COMMAND…: at the same time as whoever we are on $S/mnt/NAME, and as an ordinary user on
+# $S/mnt/user/NAME; the words MNT and SRC in COMMAND stand for the file on the mount and behind it.
+both() {
+    local name=$1 user bad=0
+    shift
+    local first=("${@//MNT/$S/mnt/$name}") second=("${@//MNT/$S/mnt/user/$name}")
+    first=("${first[@]//SRC/$S/src/$name}")
+    second=("${second[@]//SRC/$S/src/user/$name}")
+    as_nobody timeout -k 5 $((SECS * 3 + 60)) "${second[@]}" >"$S/user.out" 2>&1 3>&- &
+    user=$!
+    in_time "${first[@]}" 2>&1 || bad=1
+    wait "$user" || { echo "as an ordinary user:"; bad=1; }
+    cat "$S/user.out"
+    return $bad
+}
+
+# --- random operations
+
+@test "random operations in the backing directory itself" {
+    in_time "$S/bin/random_io" --seconds=3 $SEED "$S/src/f"
+}
+
+@test "random operations: a wrong bit is found, and found again with the same seed" {
+    local seed
+    for where in src mnt; do
+        [ $where = src ] || k42_mount
+        run -1 in_time "$S/bin/random_io" --ops=3000 --spoil=1000 "--source=$S/src/f" "$S/$where/f"
+        [[ $output == *MISMATCH* ]]
+        [[ $output =~ again\ with\ (--seed=[0-9]+)\ (--ops=[0-9]+) ]]
+        local again=("${BASH_REMATCH[@]:1}") said=${output##*MISMATCH}
+        rm "$S/src/f"
+        run -1 in_time "$S/bin/random_io" "${again[@]}" --spoil=1000 "--source=$S/src/f" "$S/$where/f"
+        [ "${output##*MISMATCH}" = "$said" ]
+        rm "$S/src/f"
+        # and nothing is when nothing is spoilt
+        in_time "$S/bin/random_io" "${again[@]}" "--source=$S/src/f" "$S/$where/f"
+    done
+}
+
+random_operations() { # OPTIONS [ARGUMENTS…]
+    k42_mount -o "$1"
+    shift
+    both random "$S/bin/random_io" "--seconds=$SECS" $SEED "$@" --source=SRC MNT
+    k42_counts_zero
+    k42_check
+}
+
+@test "random operations, io=auto" {
+    random_operations io=auto
+}
+
+@test "random operations, io=fast, attributes believed for an hour" {
+    [ "$(id -u)" = 0 ] || skip "needs root: io=fast"
+    random_operations io=fast,attr_timeout=3600,entry_timeout=3600
+}
+
+@test "random operations, io=cached" {
+    random_operations io=cached --sync-maps
+}
+
+@test "random operations, io=counted, attributes believed for an hour" {
+    random_operations io=counted,attr_timeout=3600,entry_timeout=3600 --sync-maps
+}
