@@ -132,6 +132,14 @@ all_kinds() {
     all_kinds io=counted
 }
 
+# Whoever reads a page while another writes it, and a third makes the kernel empty the file's cache, can see
+# for some milliseconds what was there before (FUSE's race, seen on other FUSE mounts, too).
+@test "descriptors of all kinds on one file, io=cached, and nothing old for long" {
+    all_kinds io=cached --grace=2
+    k42_umount
+    all_kinds io=cached,nocoherent,attr_timeout=3600,entry_timeout=3600 --grace=2
+}
+
 # --- appends
 
 @test "appends beside truncations in the backing directory itself" {

@@ -367,7 +367,8 @@ static bool has_atimes(void)
         return changed;
 }
 
-/* Stores, msyncs, and asks until the time is new. */
+/* Stores, msyncs, and asks until the time is new.  The mapping is there before, because the kernel
+ * asks anew after mmap. */
 static void one_store(int way)
 {
         struct timespec begin;
@@ -375,11 +376,11 @@ static void one_store(int way)
         struct stat st;
         char *p;
 
-        set_long_ago();
-        compare_all("before");
         p = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, t.fd, 0);
         if (p == MAP_FAILED)
                 die("mmap: %m");
+        set_long_ago();
+        compare_all("before");
         clock_gettime(CLOCK_REALTIME_COARSE, &begin);
         p[17]++;
         if (msync(p, BLOCK, MS_SYNC) < 0)
@@ -474,8 +475,7 @@ int main(int argc, char **argv)
         t.atimes = has_atimes();
         one_read(false);
         one_read(true);
-        for (int way = 0; way < N_WAYS; way++)
-                one_store(way);
+        one_store(OTHERS_NAME);
         printf("%u comparisons\n", t.compared);
         if (unlink(t.file) < 0 || unlink(t.link) < 0)
                 die("unlink: %m");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * mixed [--seconds=N] [--processes=N] [--seed=N] [--source=PATH] [--first=append] [--sync-maps]
- *       [--no-direct-writes] [--spoil] FILE
+ *       [--no-direct-writes] [--grace=SECONDS] [--spoil] FILE
  *
  * Several processes use one file through descriptors of all kinds at once, plain, O_APPEND,
  * O_DIRECT, read-only, write-only, with and without mappings, and with --source also through PATH,
@@ -17,6 +17,7 @@
  *
  * --first=append: the first descriptor is O_APPEND and mapped, and stays open for half the time.
  * --sync-maps: a store into a mapping is followed by msync before it counts as done.
+ * --grace: so many seconds may something old be seen; that it was is printed as "late".
  * --spoil: one word in some thousand is written wrong, which has to be found.
  */
 #include "data.h"
@@ -87,9 +88,9 @@ typedef struct Handle {
 /* Of this process; `shared` is everybody's. */
 static struct {
         const char *file, *source;
-        double seconds, end;
+        double seconds, end, grace;
         unsigned processes, me;
-        uint64_t seed, appends, reads, writes, opens, loads, stores;
+        uint64_t seed, appends, reads, writes, opens, loads, stores, late;
         bool first_append, sync_maps, no_direct_writes, spoil;
         Rng rng;
         Handle h[N_HANDLES];
@@ -171,34 +172,37 @@ static Handle *some_handle(bool reads, bool writes, bool appends)
         return NULL;
 }
 
+/* The first word that is none of a version from `from` to `to`; WORDS if all are. */
+static unsigned wrong_word(const uint64_t *words, unsigned slot, uint64_t from, uint64_t to)
+{
+        unsigned i;
+
+        for (i = 0; i < WORDS; i++) {
+                uint64_t version = words[i] >> 16;
+
+                if (version < from || version > to || words[i] != word_of(slot, version, i))
+                        break;
+        }
+        return i;
+}
+
 static void check_block(const uint64_t *words, unsigned slot, uint64_t from, uint64_t to,
                         const char *how, const Kind *kind)
 {
-        for (unsigned i = 0; i < WORDS; i++) {
-                uint64_t version = words[i] >> 16;
+        unsigned i = wrong_word(words, slot, from, to);
 
-                if (version >= from && version <= to && words[i] == word_of(slot, version, i))
-                        continue;
-                stop_all("%s (%s): block %u, word %u is %#llx, version %llu; %llu to %llu are "
-                         "right, %llu is done now, last by %s",
-                         how, kind->name, slot, i, (unsigned long long)words[i],
-                         (unsigned long long)version, (unsigned long long)from,
-                         (unsigned long long)to, (unsigned long long)t.shared->done[slot],
-                         t.shared->how[slot]);
-        }
+        if (i == WORDS)
+                return;
+        stop_all("%s (%s): block %u, word %u is %#llx, version %llu; %llu to %llu are right, "
+                 "%llu is done now, last by %s",
+                 how, kind->name, slot, i, (unsigned long long)words[i],
+                 (unsigned long long)words[i] >> 16, (unsigned long long)from,
+                 (unsigned long long)to, (unsigned long long)t.shared->done[slot],
+                 t.shared->how[slot]);
 }
 
-static void read_block(void)
+static void load_or_read(Handle *h, unsigned slot, bool by_map)
 {
-        Handle *h = some_handle(true, false, false);
-        unsigned slot = (unsigned)rng_below(&t.rng, N_SLOTS);
-        uint64_t from;
-        bool by_map;
-
-        if (!h)
-                return;
-        by_map = h->map && rng_below(&t.rng, 2);
-        from = atomic_load(&t.shared->done[slot]);
         if (by_map) {
                 const volatile uint64_t *in = h->map + slot * WORDS;
 
@@ -212,8 +216,29 @@ static void read_block(void)
                         stop_all("pread (%s) of block %u gave %zd: %m", h->kind->name, slot, n);
                 t.reads++;
         }
-        check_block(t.buf, slot, from, atomic_load(&t.shared->begun[slot]),
-                    by_map ? "load" : "pread", h->kind);
+}
+
+static void read_block(void)
+{
+        Handle *h = some_handle(true, false, false);
+        unsigned slot = (unsigned)rng_below(&t.rng, N_SLOTS);
+        double patient = now() + t.grace;
+        uint64_t from, to;
+        bool by_map;
+
+        if (!h)
+                return;
+        by_map = h->map && rng_below(&t.rng, 2);
+        from = atomic_load(&t.shared->done[slot]);
+        load_or_read(h, slot, by_map);
+        to = atomic_load(&t.shared->begun[slot]);
+        while (t.grace && wrong_word(t.buf, slot, from, to) < WORDS && now() < patient) {
+                t.late++;
+                usleep(500);
+                load_or_read(h, slot, by_map);
+                to = atomic_load(&t.shared->begun[slot]);
+        }
+        check_block(t.buf, slot, from, to, by_map ? "load" : "pread", h->kind);
 }
 
 static void store_block(Handle *h, unsigned slot)
@@ -265,6 +290,7 @@ static void append_record(void)
 {
         Handle *h = some_handle(false, true, true), *other = some_handle(true, false, false);
         uint64_t record[RECORD_WORDS];
+        double patient;
         ssize_t n;
         off_t at;
 
@@ -281,9 +307,13 @@ static void append_record(void)
                 stop_all("appended (%s) at %lld", h->kind->name, (long long)at);
         if (!other || other->kind->flags & O_DIRECT)
                 return;
-        memset(t.buf, 0, RECORD);
-        if ((n = pread(other->fd, t.buf, RECORD, at)) != RECORD ||
-            memcmp(t.buf, record, RECORD) != 0)
+        patient = now() + t.grace;
+        while (n = pread(other->fd, t.buf, RECORD, at),
+               t.grace && (n != RECORD || memcmp(t.buf, record, RECORD) != 0) && now() < patient) {
+                t.late++;
+                usleep(500);
+        }
+        if (n != RECORD || memcmp(t.buf, record, RECORD) != 0)
                 stop_all("pread (%s) of what was appended (%s) at %lld gave %zd, %#llx",
                          other->kind->name, h->kind->name, (long long)at, n,
                          (unsigned long long)t.buf[0]);
@@ -331,11 +361,12 @@ static void work(void)
         }
         for (size_t i = 0; i < N_HANDLES; i++)
                 let_go(&t.h[i]);
-        printf("process %u: %llu opens, %llu reads, %llu loads, %llu writes, %llu stores, %llu "
-               "appends\n",
+        printf("process %u: %llu opens, %llu reads, %llu loads, %llu writes, %llu stores, "
+               "%llu appends, %llu late\n",
                t.me, (unsigned long long)t.opens, (unsigned long long)t.reads,
                (unsigned long long)t.loads, (unsigned long long)t.writes,
-               (unsigned long long)t.stores, (unsigned long long)t.appends);
+               (unsigned long long)t.stores, (unsigned long long)t.appends,
+               (unsigned long long)t.late);
 }
 
 /* Everything once more, through a fresh descriptor. */
@@ -392,6 +423,8 @@ static void parse(int argc, char **argv)
                         t.seed = strtoull(v, NULL, 10);
                 else if ((v = option_value(argv[i], "--source")))
                         t.source = v;
+                else if ((v = option_value(argv[i], "--grace")))
+                        t.grace = strtod(v, NULL);
                 else if (strcmp(argv[i], "--first=append") == 0)
                         t.first_append = true;
                 else if (strcmp(argv[i], "--sync-maps") == 0)
