@@ -4,7 +4,7 @@
 # inode, appends beside truncations, and attributes that are true at once.  The programs are in
 # tests/data; each has to pass in the backing directory itself, too.
 #
-#   K42_DATA_SECONDS   how long each of the random tests runs (default: 5)
+#   K42_DATA_SECONDS   how long each of the random tests runs (default: 4)
 #   K42_DATA_SEED      the seed of random_io (default: another one each time; it is in the report)
 
 load lib
@@ -14,7 +14,7 @@ NOBODY=65534
 setup() {
     k42_skip_unless_fuse
     k42_scratch
-    SECS=${K42_DATA_SECONDS:-5}
+    SECS=${K42_DATA_SECONDS:-4}
     SEED=${K42_DATA_SEED:+--seed=$K42_DATA_SEED}
     # where an ordinary user can run them, and write
     mkdir "$S/bin" "$S/src/user"
@@ -53,7 +53,7 @@ both() {
 # --- random operations
 
 @test "random operations in the backing directory itself" {
-    in_time "$S/bin/random_io" --seconds=3 $SEED "$S/src/f"
+    in_time "$S/bin/random_io" --seconds=2 $SEED "$S/src/f"
 }
 
 @test "random operations: a wrong bit is found, and found again with the same seed" {
@@ -138,6 +138,7 @@ all_kinds() {
     all_kinds io=cached --grace=2
     k42_umount
     all_kinds io=cached,nocoherent,attr_timeout=3600,entry_timeout=3600 --grace=2
+    k42_umount
 }
 
 # --- appends

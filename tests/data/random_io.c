@@ -145,9 +145,9 @@ static uint64_t below(uint64_t n)
         return rng_below(&t.rng, n);
 }
 
-/* A random handle with all of `want` that has none of `not`; NULL if there is none. */
+/* A random handle with all of `want` that has none of `without`; NULL if there is none. */
 enum { READS = 1, WRITES = 2, APPENDS = 4, DIRECT = 8, MAPS = 16 };
-static Handle *some_handle(int want, int not )
+static Handle *some_handle(int want, int without)
 {
         for (size_t i = 0, first = below(N_HANDLES); i < N_HANDLES; i++) {
                 Handle *h = &t.h[(first + i) % N_HANDLES];
@@ -156,7 +156,7 @@ static Handle *some_handle(int want, int not )
                          (h->flags & O_APPEND ? APPENDS : 0) | (h->flags & O_DIRECT ? DIRECT : 0) |
                          (h->map ? MAPS : 0);
 
-                if (h->fd >= 0 && (is & want) == want && !(is & not ))
+                if (h->fd >= 0 && (is & want) == want && !(is & without))
                         return h;
         }
         return NULL;
