@@ -264,6 +264,7 @@ void node_fd_put(struct server_file *file)
         atomic_fetch_sub(&file->fd.uses, 1);
 }
 
+/* -ENOENT: the handle was another file's, see instantiate_by_handle(), and is dropped. */
 static int locked_open_by_handle(struct server_file *file)
 {
         struct fs_stat st;
@@ -272,8 +273,10 @@ static int locked_open_by_handle(struct server_file *file)
         if (fd < 0)
                 return fd;
         r = fs_stat(fd, &st);
-        if (r == 0 && !server_file_is(file, &st))
-                r = -ESTALE;
+        if (r == 0 && !server_file_is(file, &st)) {
+                free(g_steal_pointer(&file->fd.handle));
+                r = -ENOENT;
+        }
         if (r < 0) {
                 fs_close(fd);
                 return r;
@@ -281,11 +284,15 @@ static int locked_open_by_handle(struct server_file *file)
         return fd;
 }
 
+/* What the handle says is gone is gone.  But its number, and where time goes in steps its birth
+ * time too, may be another file's by now: who looks that one up must not find this node again. */
 static int locked_open_again(struct server_file *file)
 {
         if (file->fd.handle) {
                 const int fd = locked_open_by_handle(file);
 
+                if (fd == -ESTALE)
+                        node_table_unhash(file);
                 if (fd >= 0 || fd == -ESTALE || node_fds_exhausted(fd))
                         return fd;
         }

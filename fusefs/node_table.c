@@ -109,7 +109,7 @@ static bool is_same(struct server_file *file, const struct fs_stat *st, int fd)
 {
         if (!server_file_is(file, st))
                 return same_by_descriptor(file, st);
-        return st->btime != FS_BTIME_UNKNOWN || node_fd_same_handle(file, fd);
+        return node_fd_same_handle(file, fd);
 }
 
 int node_table_instantiate(struct node_table *table, const struct fs_stat *st, int fd,
@@ -196,8 +196,8 @@ int node_table_open_at(struct node_table *table, int dirfd, const char *name)
 }
 
 /* The node of a file that is not opened: its handle opens it when it is needed.  What has got the
- * name between `st` and the handle will be seen by its identity then.  `name` "": `dirfd` is the
- * file. */
+ * name between `st` and the handle will be seen by its identity then, and the node goes by name
+ * from then on.  `name` "": `dirfd` is the file. */
 static int instantiate_by_handle(struct node_table *table, const struct fs_stat *st, int dirfd,
                                  const char *name, struct server_file **ret_file)
 {

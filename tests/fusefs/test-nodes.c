@@ -221,6 +221,124 @@ static void test_inode_reused(struct fixture *f, gconstpointer data)
         fs_file_syscall_override("statx", NULL);
 }
 
+/* Two names are exchanged between the look at the file and its handle, once. */
+static const char *exchange_a, *exchange_b;
+
+static int exchange_then_handle(int dirfd, const char *name, struct file_handle *handle,
+                                int *mount_id, int flags)
+{
+        if (exchange_a && strcmp(name, "a") == 0) {
+                g_assert_cmpint(syscall(SYS_renameat2, AT_FDCWD, exchange_a, AT_FDCWD, exchange_b,
+                                        2 /* RENAME_EXCHANGE */),
+                                ==, 0);
+                exchange_a = NULL;
+        }
+        return name_to_handle_at(dirfd, name, handle, mount_id, flags);
+}
+
+/* The node has got another file's handle; it must not be of no use for as long as it is known. */
+static void test_exchanged(struct fixture *f, gconstpointer data)
+{
+        g_autofree char *path_a = at(f, "a"), *path_b = at(f, "b");
+        struct server_file *was_a, *is_a;
+        struct fs_stat st;
+        int fd;
+
+        make_file(f, "a");
+        make_file(f, "b");
+        g_assert_true(fs_file_syscall_override("name_to_handle_at",
+                                               (void (*)(void))exchange_then_handle));
+        exchange_a = path_a;
+        exchange_b = path_b;
+        was_a = look(f, "a");
+        fs_file_syscall_override("name_to_handle_at", NULL);
+        /* No name of it is known: nothing but ESTALE; or there was no handle, and it is open. */
+        fd = node_fd_get(was_a);
+        if (fd >= 0)
+                node_fd_put(was_a);
+        is_a = look(f, "a");
+        fd = node_fd_get(is_a);
+        g_assert_cmpint(fd, >=, 0);
+        node_fd_put(is_a);
+        g_assert_true(look(f, "b") == was_a || was_a == is_a);
+        is_a = look(f, "b");
+        fd = node_fd_get(is_a);
+        g_assert_cmpint(fd, >=, 0);
+        g_assert_cmpint(fs_stat(fd, &st), ==, 0);
+        g_assert_cmpuint(st.st.st_ino, ==, is_a->ino);
+        node_fd_put(is_a);
+}
+
+/* Where time goes in steps a new file can have a removed one's number and birth time: only its
+ * handle tells that it is another one.  Who is told ESTALE looks it up again, and must find it. */
+static void test_reused_at_once(struct fixture *f, gconstpointer data)
+{
+        g_autofree char *path = at(f, "a");
+        struct server_file *old, *new;
+        ino_t ino;
+        struct stat st;
+        int fd;
+
+        fake_btime = 1000;
+        g_assert_true(fs_file_syscall_override("statx", (void (*)(void))statx_fake_btime));
+        make_file(f, "a");
+        old = look(f, "a");
+        ino = old->ino;
+        node_fds_shrink(&f->table->fds);
+        remove_file(f, "a");
+        fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+        g_assert_cmpint(fd, >=, 0);
+        close(fd);
+        g_assert_cmpint(stat(path, &st), ==, 0);
+        if (st.st_ino != ino) {
+                g_test_skip("this file system does not use a number again at once");
+        } else {
+                new = look(f, "a");
+                fd = node_fd_get(new);
+                if (fd == -ESTALE) { /* as the kernel does */
+                        new = look(f, "a");
+                        fd = node_fd_get(new);
+                }
+                g_assert_cmpint(fd, >=, 0);
+                node_fd_put(new);
+        }
+        fs_file_syscall_override("statx", NULL);
+}
+
+/* As above, and the new file is made through the mount, which has it open. */
+static void test_reused_by_create(struct fixture *f, gconstpointer data)
+{
+        g_autofree char *path = at(f, "a");
+        struct server_file *old, *new;
+        struct fs_stat st;
+        int fd, io_fd;
+
+        fake_btime = 1000;
+        g_assert_true(fs_file_syscall_override("statx", (void (*)(void))statx_fake_btime));
+        make_file(f, "a");
+        old = look(f, "a");
+        node_fds_shrink(&f->table->fds);
+        remove_file(f, "a");
+        io_fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+        g_assert_cmpint(io_fd, >=, 0);
+        g_assert_cmpint(fs_stat(io_fd, &st), ==, 0);
+        if (st.st.st_ino != old->ino || geteuid() != 0) {
+                g_test_skip("no handles, or numbers are not used again at once");
+        } else {
+                g_assert_cmpint(node_table_instantiate_by_handle(f->table, &st, io_fd, &new), ==,
+                                0);
+                fd = fs_reopen_path(io_fd);
+                g_assert_cmpint(node_table_instantiate(f->table, &st, fd, &new), ==, 0);
+                g_assert_true(new != old);
+                node_fds_shrink(&f->table->fds);
+                g_assert_cmpint(node_fd_get(new), >=, 0);
+                node_fd_put(new);
+                server_file_unref(new);
+        }
+        close(io_fd);
+        fs_file_syscall_override("statx", NULL);
+}
+
 /* As on overlayfs: a new birth time, but the open descriptor proves that it is the same file. */
 static void test_birth_time_changes(struct fixture *f, gconstpointer data)
 {
@@ -715,6 +833,9 @@ int main(int argc, char **argv)
         ADD("names", test_names);
         ADD("symlink", test_symlink);
         ADD("inode-reused", test_inode_reused);
+        ADD("exchanged", test_exchanged);
+        ADD("reused-at-once", test_reused_at_once);
+        ADD("reused-by-create", test_reused_by_create);
         ADD("birth-time-changes", test_birth_time_changes);
         ADD("replaced", test_replaced);
         ADD("many", test_many);
