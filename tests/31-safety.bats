@@ -133,3 +133,22 @@ EOP
         false
     fi
 }
+
+@test "a new file whose writer has closed it can be run in SOURCE, though somebody reads it" {
+    k42_mount
+    timeout 20 /usr/bin/python3 - "$S/src" "$S/mnt" <<'EOP'
+import os, subprocess, sys, time
+src, mnt = sys.argv[1:]
+writer = os.open(mnt + "/true", os.O_CREAT | os.O_WRONLY, 0o755)
+os.write(writer, open("/bin/true", "rb").read())
+reader = os.open(mnt + "/true", os.O_RDONLY)
+os.close(writer)
+for last in [False] * 20 + [True]: # the daemon learns of close() a little later
+    try:
+        sys.exit(subprocess.call([src + "/true"]))
+    except OSError as e:
+        if last:
+            sys.exit(str(e))
+    time.sleep(0.1)
+EOP
+}
