@@ -224,17 +224,30 @@ int fs_stat(int fd, struct fs_stat *ret_stat)
         return r;
 }
 
-int fs_stat_name(int dirfd, const char *name, struct fs_stat *ret_stat, bool *ret_mount_root)
+static int stat_name(int dirfd, const char *name, int how, struct statx *stx)
+{
+        return CALL(statx, dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | how,
+                    STATX_BASIC_STATS | STATX_BTIME, stx);
+}
+
+/* A kernel that cannot tell (before 5.8) might be hiding one. */
+static bool is_mount_root(const struct statx *stx)
+{
+        return !(stx->stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
+               (stx->stx_attributes & STATX_ATTR_MOUNT_ROOT);
+}
+
+int fs_stat_name(int dirfd, const char *name, bool local, struct fs_stat *ret_stat,
+                 bool *ret_mount_root)
 {
         struct statx stx;
-        int r = CALL(statx, dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
-                     STATX_BASIC_STATS | STATX_BTIME, &stx);
+        int r = stat_name(dirfd, name, AT_STATX_DONT_SYNC, &stx);
 
+        if (r == 0 && !local && !is_mount_root(&stx))
+                r = stat_name(dirfd, name, AT_STATX_SYNC_AS_STAT, &stx);
         if (r == 0) {
                 from_statx(&stx, ret_stat);
-                /* A kernel that cannot tell (before 5.8) might be hiding one. */
-                *ret_mount_root = !(stx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
-                                  (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+                *ret_mount_root = is_mount_root(&stx);
         }
         return r;
 }

@@ -47,8 +47,11 @@ struct fs_stat {
 
 int fs_stat(int fd, struct fs_stat *ret_stat); /* any descriptor */
 
-/* Of `name` in `dirfd` itself, links not followed; whether a mount begins there is said, too. */
-int fs_stat_name(int dirfd, const char *name, struct fs_stat *ret_stat, bool *ret_mount_root);
+/* Of `name` in `dirfd` itself, links not followed; whether a mount begins there is said, too: then
+ * the attributes are only what the kernel has cached, for its file system, which could be our own
+ * mount, is not asked.  `local`: the file system of `dirfd` need never be asked. */
+int fs_stat_name(int dirfd, const char *name, bool local, struct fs_stat *ret_stat,
+                 bool *ret_mount_root);
 
 /* Only st_dev, from what the kernel has cached: never asks a file system, so it cannot be stuck in
  * one, our own mount included. */

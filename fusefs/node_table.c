@@ -240,8 +240,10 @@ static int lookup_unopened(struct node_table *table, const struct server_file *d
 {
         struct node_shard *shard;
         struct server_file *found;
+        /* What SOURCE's file system is says nothing about those that are mounted below. */
+        const bool local = table->mount->noflush && dir->dev == table->root->dev;
         bool mount_root;
-        int r = fs_stat_name(dirfd, name, ret_st, &mount_root);
+        int r = fs_stat_name(dirfd, name, local, ret_st, &mount_root);
 
         if (r < 0)
                 return r;

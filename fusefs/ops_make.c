@@ -181,6 +181,26 @@ static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
         return r;
 }
 
+/* As ops_describe().  The backing file stays with the kernel as long as anybody has the file open,
+ * perhaps longer than who makes it here: so it must not be the descriptor for writing, which would
+ * keep others from running the file.  A nameless one nobody can run. */
+static int describe_created(fuse_req_t req, struct server_file *file, int io_fd, mode_t mode,
+                            struct fuse_file_info *fi, struct description **ret_description)
+{
+        const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY && !channel_request()->tmpfile;
+        const bool fast = k42_mount_of(req)->io_class == IO_CLASS_FAST;
+        const struct file_open open = {
+                .fd = io_fd,
+                .path_fd = fast && writes ? fs_reopen_path(io_fd) : -1, /* failed: goes without */
+                .flags = fi->flags,
+                .mode = mode,
+        };
+        int r = ops_describe(req, file, &open, fi, ret_description);
+
+        fs_close(open.path_fd);
+        return r;
+}
+
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                struct fuse_file_info *fi)
 {
@@ -204,16 +224,10 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                         return;
                 }
                 r = created_node(dir, tmpfile ? NULL : name, io_fd, &st, &file);
-                if (r == 0) {
-                        const struct file_open open = {.fd = io_fd,
-                                                       .path_fd = -1,
-                                                       .flags = fi->flags,
-                                                       .mode = st.st.st_mode};
-
-                        r = ops_describe(req, file, &open, fi, &description);
-                } else {
+                if (r == 0)
+                        r = describe_created(req, file, io_fd, st.st.st_mode, fi, &description);
+                else
                         fs_close(io_fd);
-                }
                 if (r < 0) {
                         if (!tmpfile) /* made with O_EXCL: ours */
                                 fs_unlink(at.fd, name);

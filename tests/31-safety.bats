@@ -110,3 +110,45 @@ EOP
     done
     [ -e "$S/src/h" ]
 }
+
+@test "the mount itself, bound below SOURCE, is refused without being asked for attributes" {
+    mkdir "$S/src/sub"
+    for i in {1..30}; do echo x >"$S/src/$i"; done
+    k42_mount -o attr_timeout=0,max_threads=2
+    mount --bind "$S/mnt" "$S/src/sub"
+    run ! timeout 10 stat "$S/mnt/sub"
+    [[ $output == *"Too many levels"* ]]
+    # When all threads asked their own mount nobody would be left to answer.
+    local pids=()
+    for _ in {1..6}; do
+        (for _ in {1..100}; do
+            timeout -k 1 10 ls -l "$S/mnt" >/dev/null 2>&1 || [ $? -lt 124 ]
+        done) 3>&- &
+        pids+=($!)
+    done
+    local bad=0
+    for p in "${pids[@]}"; do wait "$p" || bad=1; done
+    if [ $bad = 1 ]; then # it would never end
+        pkill -KILL -P "${K42_DAEMONS[0]%%:*}"
+        false
+    fi
+}
+
+@test "a new file whose writer has closed it can be run in SOURCE, though somebody reads it" {
+    k42_mount
+    timeout 20 /usr/bin/python3 - "$S/src" "$S/mnt" <<'EOP'
+import os, subprocess, sys, time
+src, mnt = sys.argv[1:]
+writer = os.open(mnt + "/true", os.O_CREAT | os.O_WRONLY, 0o755)
+os.write(writer, open("/bin/true", "rb").read())
+reader = os.open(mnt + "/true", os.O_RDONLY)
+os.close(writer)
+for last in [False] * 20 + [True]: # the daemon learns of close() a little later
+    try:
+        sys.exit(subprocess.call([src + "/true"]))
+    except OSError as e:
+        if last:
+            sys.exit(str(e))
+    time.sleep(0.1)
+EOP
+}
