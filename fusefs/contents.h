@@ -9,6 +9,7 @@
  * behind the mount since.  Two cases are not trusted: times so young that another change could have
  * left the same ones (file systems count time in steps, of two seconds at worst), and a word that
  * was written a moment ago, because the open that wrote it may not have emptied the cache yet.
+ * Stores into a mapping change no times after its first fault: who asks must know of these otherwise.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -19,12 +19,17 @@
  * each of them, instead of getting all that with READDIRPLUS. */
 static void keep_cache(struct server_file *file, int fd, struct fuse_file_info *fi)
 {
-        const uint64_t seen = coherent_seen(file->table->mount->coherent);
+        const struct k42_mount *mount = file->table->mount;
+        const uint64_t seen = coherent_seen(mount->coherent);
         const bool is_dir = server_file_is_dir(file);
         struct fs_stat st;
         enum contents contents;
 
         if (is_dir && timeouts_entry(dir_linux_fs_of(file), seen) < DIR_CACHE_TIMEOUT)
+                return;
+        /* A store into a mapping changes the times at its first fault only: that the times are the
+         * same proves something only where we are told of the last close, or nobody else stores. */
+        if (!is_dir && !mount->options.exclusive && !coherent_covers(mount->coherent, file))
                 return;
         contents = fs_stat(fd, &st) == 0 ? contents_look(&file->contents, &st, g_get_real_time())
                                          : CONTENTS_YOUNG;

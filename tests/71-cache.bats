@@ -28,10 +28,16 @@ kept() { settle; costs 0 "$@" || { settle; costs 0 "$@"; }; }
 # A file's ctime cannot be set: what is to be old has to wait.
 settle() { sleep 2.1; }
 
+# Contents are kept only where others' changes are watched.
+watched_mount() {
+    k42_mount -o "$1"
+    timeout 10 "$K42CTL" status "$S/mnt" | grep -q '^  coherent: yes' || skip "changes cannot be watched here"
+}
+
 @test "an unchanged file is read once" {
     head -c 100000 /dev/urandom >"$S/src/f"
     settle
-    k42_mount -o io=cached
+    watched_mount io=cached
     costs 1 read cat "$S/mnt/f"
     kept read cat "$S/mnt/f"
     costs 0 read cmp "$S/mnt/f" "$S/src/f"
@@ -40,7 +46,7 @@ settle() { sleep 2.1; }
 @test "what others have changed is read again: contents, in place, with the old times, by another file" {
     head -c 5000 /dev/urandom >"$S/src/f"
     settle
-    k42_mount -o io=cached,attr_timeout=0,entry_timeout=0
+    watched_mount io=cached,attr_timeout=0,entry_timeout=0,coherent
     cat "$S/mnt/f" >/dev/null
     kept read cat "$S/mnt/f"
     # in place, the size as before
@@ -73,7 +79,7 @@ settle() { sleep 2.1; }
 }
 
 @test "own writes are seen, and cost one reading at most" {
-    k42_mount -o io=cached
+    watched_mount io=cached
     head -c 50000 /dev/urandom >"$S/mnt/f"
     cmp "$S/mnt/f" "$S/src/f"
     settle
@@ -110,4 +116,24 @@ settle() { sleep 2.1; }
     ls "$S/mnt/d" >/dev/null
     settle
     costs 1 readdirplus ls "$S/mnt/d"
+}
+
+@test "a store into a mapping in SOURCE is seen by the next open once it is unmapped (cached, not coherent)" {
+    head -c 8192 /dev/zero >"$S/src/f"
+    k42_mount -o io=cached,nocoherent
+    timeout 60 /usr/bin/python3 - "$S/src/f" "$S/mnt/f" <<'EOP'
+import mmap, os, sys, time
+def seen():
+    with open(sys.argv[2], "rb", buffering=0) as f:
+        return f.read(1)
+fd = os.open(sys.argv[1], os.O_RDWR)
+m = mmap.mmap(fd, 8192)
+m[0:1] = b"A"      # the fault sets the times
+time.sleep(3)
+assert seen() == b"A"
+m[0:1] = b"B"      # this one does not
+m.close(); os.close(fd)
+time.sleep(2.5)
+assert seen() == b"B", "the kernel was told to keep its cache"
+EOP
 }
