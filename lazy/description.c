@@ -31,8 +31,10 @@ int lazy_new(struct cobj *cobj, struct lazy **ret_lazy)
                 return -ENOMEM;
         lazy->cobj = cobj;
         lazy->descriptions = id_table_new(1, DESCRIPTIONS_MAX);
-        if (!lazy->descriptions) {
-                free(lazy);
+        lazy->fence = fence_new();
+        lazy->limits = process_limits_new();
+        if (!lazy->descriptions || !lazy->fence || !lazy->limits) {
+                lazy_free(lazy);
                 return -ENOMEM;
         }
         *ret_lazy = lazy;
@@ -44,6 +46,8 @@ void lazy_free(struct lazy *lazy)
         if (!lazy)
                 return;
         id_table_unref(lazy->descriptions);
+        fence_free(lazy->fence);
+        process_limits_free(lazy->limits);
         free(lazy);
 }
 
@@ -55,6 +59,16 @@ struct cobj *lazy_cobj(struct lazy *lazy)
 uint32_t lazy_description_count(struct lazy *lazy)
 {
         return id_table_count(lazy->descriptions);
+}
+
+struct fence *lazy_fence(struct lazy *lazy)
+{
+        return lazy->fence;
+}
+
+struct process_limits *lazy_limits(struct lazy *lazy)
+{
+        return lazy->limits;
 }
 
 uint64_t lazy_reopens(struct lazy *lazy)
@@ -122,6 +136,20 @@ static struct description *description_new(struct lazy *lazy, struct server_obje
         return d;
 }
 
+/* What others get of a handle is what it has itself, unless its process withholds some of it. */
+access_rights description_inherited(struct description *d, const struct client *client,
+                                    access_rights match)
+{
+        const access_rights inherited =
+                match & process_limits_inherit(d->lazy->limits, client_info(client)->pid);
+
+        if (inherited != match) {
+                lazy_state_limit(d->left, inherited);
+                atomic_store(&d->guarded, true);
+        }
+        return inherited;
+}
+
 /* Gives the opener's handle.  A client that is gone by now, or was never visible, is pid 0: the
  * open itself is the kernel's affair, it only has no owner. */
 static int description_give_opener(struct description *d, pid_t tid)
@@ -138,8 +166,8 @@ static int description_give_opener(struct description *d, pid_t tid)
                 r = client_table_get(clients, attempt == 0 ? tid : 0, &client);
                 if (r < 0)
                         continue;
-                r = give_access_by_server(d->object, client, match, match & RIGHT_DUPLICATE, &how,
-                                          &oh);
+                r = give_access_by_server(d->object, client, match,
+                                          description_inherited(d, client, match), &how, &oh);
                 if (r == 0) {
                         d->opener = oh.xh;
                         d->opener_pid = client_info(client)->pid;
@@ -199,6 +227,17 @@ void description_release(struct description *d)
                 (void)xobj_free(d->lazy->cobj, token);
         }
         description_unref(d);
+}
+
+static bool try_ref(void *object)
+{
+        description_ref(object); /* in the table: the kernel's reference is still there */
+        return true;
+}
+
+struct description *lazy_next(struct lazy *lazy, uint32_t *cursor)
+{
+        return id_table_next_ref(lazy->descriptions, cursor, try_ref);
 }
 
 static void collect_one(uint64_t id, void *object, void *data)

@@ -44,6 +44,9 @@ struct description {
         GMutex dir_lock;    /* directories: serialises lseek + getdents64 on fd; taken by readdir only */
         GMutex reopen_lock; /* one lazy_reopen() at a time: a process gets one handle, not two */
 
+        atomic_bool guarded;         /* rights have to be looked at, see rights.h; never false again */
+        atomic_bool revoked;         /* as a whole; never false again */
+
         atomic_int refs;
         GMutex lock;
         GQueue handles;              /* struct open_client_data.link; under lock */
@@ -69,6 +72,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Lazy, lazy_free)
 
 struct cobj *lazy_cobj(struct lazy *lazy);
 uint32_t lazy_description_count(struct lazy *lazy);
+struct fence *lazy_fence(struct lazy *lazy);
+struct process_limits *lazy_limits(struct lazy *lazy);
 
 /* Counted since the start: handles made by lazy_reopen(); accesses left behind by lazy_give_access(). */
 uint64_t lazy_reopens(struct lazy *lazy);
@@ -94,6 +99,10 @@ void description_release(struct description *description);
 /* The mount is gone without a RELEASE for each open file (abort, lazy unmount): releases whatever the
  * kernel still had.  No request may be under way. */
 void lazy_release_all(struct lazy *lazy);
+
+/* Steps through the descriptions that the kernel has: the next one, with a reference, or NULL at the
+ * end.  *cursor is 0 before the first call. */
+struct description *lazy_next(struct lazy *lazy, uint32_t *cursor);
 
 /* The description behind fi->fh, or NULL.  No reference: see above for why a request needs none. */
 struct description *description_from_fh(struct lazy *lazy, uint64_t fh);

@@ -9,11 +9,6 @@
 #include "lazy/lazy_reopen.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_state.h"
@@ -26,7 +21,7 @@
 /* What a new handle derives from. */
 struct derivation {
         xhandle parent;
-        access_rights match, nomatch; /* of the parent */
+        access_rights match, nomatch; /* of the parent: what it has, and what it passes on */
 };
 
 int k42_header_check(const struct k42_header *header, size_t size, size_t expected)
@@ -115,45 +110,40 @@ static bool derive_from_process(struct description *d, pid_t pid, struct derivat
 /* The parent process of `pid`, or 0. */
 static pid_t parent_of(pid_t pid)
 {
-        char path[32], text[512];
-        const char *after_comm;
-        ssize_t n;
-        int fd, ppid = 0;
+        uint64_t start_time;
+        pid_t ppid;
 
-        snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return 0;
-        n = read(fd, text, sizeof text - 1);
-        close(fd);
-        if (n <= 0)
-                return 0;
-        text[n] = '\0';
-        after_comm = strrchr(text, ')'); /* a command's name may contain anything */
-        if (!after_comm || sscanf(after_comm, ") %*c %d", &ppid) != 1)
-                return 0;
-        return ppid;
+        return process_parent(pid, &ppid, &start_time) == 0 ? ppid : 0;
 }
 
 /* Finds the parent handle for `client`: the one that it names, else the nearest ancestor's, else
- * the opener's.  Never fails: what is not known is bounded by what must not be exceeded. */
+ * the opener's.  Never fails: what is not known is bounded by what must not be exceeded.  Where
+ * somebody has less than others (see rights.h) a process must not choose its parent itself. */
 static void find_derivation(struct description *d, struct client *client, xhandle hint,
                             struct derivation *ret)
 {
+        struct process_limits *limits = d->lazy->limits;
+        access_rights limit =
+                process_limits_rights(limits, client_info(client)->pid, d->opened);
+        access_rights bound;
         pid_t pid = client_info(client)->ppid;
+        bool found = !atomic_load(&d->guarded) && derive_from_token(d, hint, ret);
 
-        if (derive_from_token(d, hint, ret))
-                return;
-        for (int i = 0; i < ANCESTORS_MAX && pid > 0; i++) {
-                if (derive_from_process(d, pid, ret))
-                        return;
-                pid = parent_of(pid);
+        for (int i = 0; !found && i < ANCESTORS_MAX && pid > 0; i++) {
+                found = derive_from_process(d, pid, ret);
+                if (!found) {
+                        limit &= process_limits_rights(limits, pid, d->opened);
+                        pid = parent_of(pid);
+                }
         }
-        if (derive_from_token(d, d->opener, ret))
-                return;
-        ret->parent = d->opener;
-        ret->match = lazy_state_bound(d->left);
-        ret->nomatch = ret->match & RIGHT_DUPLICATE;
+        if (!found) {
+                bound = lazy_state_bound(d->left);
+                if (!derive_from_token(d, d->opener, ret))
+                        *ret = (struct derivation){d->opener, bound, bound};
+                limit &= bound;
+        }
+        ret->match &= limit;
+        ret->nomatch &= limit;
 }
 
 static bool find_own(struct description *d, struct client *client, struct derivation *ret,
@@ -192,11 +182,12 @@ static int give_derived(struct description *d, struct client *client, xhandle hi
         int r;
 
         find_derivation(d, client, hint, &from);
-        if (!(from.nomatch & RIGHT_DUPLICATE))
+        if (!(from.match & RIGHT_DUPLICATE))
                 return -EACCES;
+        from.match &= from.nomatch;
         how.parent = from.parent;
-        r = give_access_by_server(d->object, client, from.match, from.match & from.nomatch, &how,
-                                  &oh);
+        r = give_access_by_server(d->object, client, from.match,
+                                  description_inherited(d, client, from.match), &how, &oh);
         if (r == 0)
                 atomic_fetch_add_explicit(&d->lazy->reopens, 1, memory_order_relaxed);
         return r;
@@ -219,6 +210,24 @@ static int locked_reopen(struct description *d, struct client *client, xhandle h
         return find_own(d, client, ret, ret_sharing, ret_token) ? 0 : -ESRCH;
 }
 
+int lazy_rights_of(struct description *d, pid_t tid, access_rights *ret_rights)
+{
+        g_autoptr(K42Client) client = NULL;
+        struct derivation derivation;
+        enum sharing sharing;
+        xhandle token;
+        int r = client_table_get(cobj_clients(d->lazy->cobj), tid, &client);
+
+        if (r < 0)
+                return r;
+        g_mutex_lock(&d->reopen_lock);
+        r = locked_reopen(d, client, XHANDLE_NONE, &derivation, &sharing, &token);
+        g_mutex_unlock(&d->reopen_lock);
+        if (r == 0)
+                *ret_rights = derivation.match;
+        return r;
+}
+
 int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *message)
 {
         g_autoptr(K42Client) client = NULL;
@@ -233,6 +242,8 @@ int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *messag
         if (message->token != 0 || message->sharing != 0 || message->rights != 0 ||
             !all_zero(message->reserved, G_N_ELEMENTS(message->reserved)))
                 return -EINVAL;
+        if (atomic_load(&d->revoked))
+                return -EACCES;
 
         r = client_table_get(cobj_clients(d->lazy->cobj), tid, &client);
         if (r < 0)

@@ -22,3 +22,7 @@ int k42_header_check(const struct k42_header *header, size_t size, size_t expect
 
 /* The whole of IDENTIFY. */
 int lazy_identify(struct description *description, struct k42_identify *message);
+
+/* The rights that the process of thread `tid` has on the description, by its own handle; it gets one if
+ * it has none.  Returns 0, -EACCES if it may not have one, -ESRCH if it is gone, or another -errno. */
+int lazy_rights_of(struct description *description, pid_t tid, access_rights *ret_rights);

@@ -54,7 +54,7 @@ void lazy_state_unref(struct lazy_state *state)
 /* A holder that can be dropped without anybody getting more rights than its owner had. */
 static bool holder_is_plain(const struct lazy_state *state, const struct lazy_holder *holder)
 {
-        return holder->match == state->full && (holder->nomatch & RIGHT_DUPLICATE);
+        return holder->match == state->full && holder->nomatch == state->full;
 }
 
 static void locked_drop_oldest_plain(struct lazy_state *state)
@@ -94,8 +94,9 @@ int lazy_give_access(struct lazy_state *state, const struct lazy_holder *holder)
 
         if (r < 0) {
                 if (!holder_is_plain(state, holder))
-                        state->bound &=
-                                (holder->nomatch & RIGHT_DUPLICATE) ? holder->match : RIGHTS_NONE;
+                        state->bound &= (holder->match & RIGHT_DUPLICATE)
+                                                ? holder->match & holder->nomatch
+                                                : RIGHTS_NONE;
                 return r;
         }
         state->holders[state->n_holders++] = *holder;
@@ -136,6 +137,24 @@ access_rights lazy_state_bound(struct lazy_state *state)
         g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&state->lock);
 
         return state->bound;
+}
+
+void lazy_state_limit(struct lazy_state *state, access_rights rights)
+{
+        g_mutex_lock(&state->lock);
+        state->bound &= rights;
+        g_mutex_unlock(&state->lock);
+}
+
+access_rights lazy_state_holders_bound(struct lazy_state *state)
+{
+        access_rights bound = state->full;
+
+        g_mutex_lock(&state->lock);
+        for (unsigned i = 0; i < state->n_holders; i++)
+                bound &= state->holders[i].match & state->holders[i].nomatch;
+        g_mutex_unlock(&state->lock);
+        return bound;
 }
 
 unsigned lazy_state_holders(struct lazy_state *state)

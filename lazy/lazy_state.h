@@ -52,7 +52,13 @@ bool lazy_state_find_token(struct lazy_state *state, xhandle token, struct lazy_
 bool lazy_state_find_pid(struct lazy_state *state, pid_t pid, uint64_t start_time,
                          struct lazy_holder *ret_holder);
 
-/* The most that a caller whose parent is not known may get. */
+/* The most that a caller whose parent is not known may get: what nobody was denied so far, because it
+ * could descend from anybody (its parents are gone), or have got the descriptor from anybody. */
 access_rights lazy_state_bound(struct lazy_state *state);
+/* Somebody's handle, or what derives from it, has `rights` at most from now on. */
+void lazy_state_limit(struct lazy_state *state, access_rights rights);
+
+/* The same of the holders alone, as if nothing else had been denied. */
+access_rights lazy_state_holders_bound(struct lazy_state *state);
 
 unsigned lazy_state_holders(struct lazy_state *state);

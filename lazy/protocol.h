@@ -61,7 +61,7 @@ struct k42_header {
  *
  * Valid replies: 0 and the struct with `token`, `parent` (the handle that was taken as parent, 0 if
  * the token is the opener's) and `sharing` filled in; EACCES if the parent handle has no DUPLICATE
- * right; ENOMEM, ENFILE; the errors above.
+ * right, or everything was revoked; ENOMEM, ENFILE; the errors above.
  */
 struct k42_lazy_reopen {
         struct k42_header header;
@@ -116,6 +116,29 @@ struct k42_where {
 _Static_assert(sizeof(struct k42_where) == 1024, "fixed");
 
 #define K42_IOC_WHERE _IOWR('K', 0xa2, struct k42_where)
+
+/*
+ * WITHHOLD: "What inherits from me gets no more than these rights."
+ *
+ * Sent by k42run --rights on a descriptor of any file or directory of the mount, for the process that
+ * it becomes.  From then on the handle of a process that descends from the sender, and that derives from one of the sender's
+ * handles, living now or given later, has at most `rights`; and so on for their children: what was
+ * withheld from a process it withholds, too.  The sender's own rights stay.  Sent again it can only
+ * withhold more.  Without DUPLICATE in `rights` children get handles and grandchildren none.
+ *
+ * Valid replies: 0 and the struct, with what is withheld now; EOPNOTSUPP where the kernel reads and
+ * writes by itself (class fast) and nobody could hold anybody to it; ESRCH for a sender that the daemon
+ * cannot see; ENOMEM; the errors above.
+ */
+struct k42_withhold {
+        struct k42_header header;
+        uint32_t rights;     /* in: RIGHT_* bits (cobj/access_rights.h); out: those of all that was sent */
+        uint32_t reserved32;
+        uint64_t reserved[6];
+};
+_Static_assert(sizeof(struct k42_withhold) == 64, "the kernel carries this in one small message");
+
+#define K42_IOC_WITHHOLD _IOWR('K', 0xa4, struct k42_withhold)
 
 #ifdef __cplusplus
 }

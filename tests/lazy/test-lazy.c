@@ -171,7 +171,7 @@ static void test_state_keeps_the_newest(void)
                                                    .pid = (pid_t)i,
                                                    .start_time = i,
                                                    .match = RIGHTS_ALL,
-                                                   .nomatch = RIGHT_DUPLICATE};
+                                                   .nomatch = RIGHTS_ALL};
 
                 g_assert_cmpint(lazy_give_access(state, &holder), ==, 0);
         }
@@ -196,7 +196,7 @@ static void test_state_never_drops_restricted(void)
         g_assert_cmpint(lazy_give_access(state, &restricted), ==, 0);
         for (unsigned i = 1; i <= 3 * LAZY_HOLDERS_MAX; i++) {
                 const struct lazy_holder plain = {
-                        .token = i, .pid = 2, .match = RIGHTS_ALL, .nomatch = RIGHT_DUPLICATE};
+                        .token = i, .pid = 2, .match = RIGHTS_ALL, .nomatch = RIGHTS_ALL};
 
                 lazy_give_access(state, &plain);
         }
@@ -343,7 +343,8 @@ static void test_rights_only_shrink(struct fixture *f, gconstpointer data)
                 g_autoptr(K42Xobj) xobj = NULL;
 
                 g_assert_cmpint(xhandle_trans(f->cobj, of_child, NULL, RIGHTS_NONE, &xobj), ==, 0);
-                g_assert_cmpint(xobj_restrict(xobj, RIGHT_READ | RIGHT_DUPLICATE, RIGHT_DUPLICATE),
+                g_assert_cmpint(xobj_restrict(xobj, RIGHT_READ | RIGHT_DUPLICATE,
+                                              RIGHT_READ | RIGHT_DUPLICATE),
                                 ==, 0);
                 g_assert_cmpint(xobj_restrict(xobj, RIGHTS_ALL, RIGHT_DUPLICATE), ==, -EPERM);
         }

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "lazy/rights.h"
+
+#include <errno.h>
+
+#include "lazy/lazy_private.h"
+#include "lazy/lazy_reopen.h"
+#include "lazy/lazy_state.h"
+
+int description_may(struct description *d, pid_t tid, access_rights needed)
+{
+        access_rights rights;
+
+        if (!atomic_load(&d->guarded))
+                return 0;
+        if (atomic_load(&d->revoked) || lazy_rights_of(d, tid, &rights) < 0)
+                return -EBADF;
+        return access_rights_subset(needed, rights) ? 0 : -EBADF;
+}
+
+static struct description *description_of(const struct xobj *xobj)
+{
+        return ((struct open_client_data *)xobj_client_data(xobj))->description;
+}
+
+/* After rights on it have shrunk: `left` is what is left for those who derive. */
+static void shrunk(struct description *d, access_rights left)
+{
+        lazy_state_limit(d->left, left);
+        atomic_store(&d->guarded, true);
+}
+
+/* Both sets are cut; true if that changed something. */
+static bool cut(struct xobj *xobj, access_rights match, access_rights nomatch)
+{
+        access_rights old_match, old_nomatch, new_match, new_nomatch;
+
+        do {
+                xobj_get_rights(xobj, &old_match, &old_nomatch);
+                new_match = old_match & match;
+                new_nomatch = old_nomatch & new_match & nomatch;
+        } while (xobj_restrict(xobj, new_match, new_nomatch) < 0); /* somebody else was quicker */
+        shrunk(description_of(xobj), new_nomatch);
+        return new_match != old_match || new_nomatch != old_nomatch;
+}
+
+bool handle_shrink(struct xobj *xobj, access_rights rights)
+{
+        return cut(xobj, rights, rights);
+}
+
+int handle_restrict(struct xobj *xobj, access_rights rights)
+{
+        access_rights match, nomatch;
+
+        xobj_get_rights(xobj, &match, &nomatch);
+        if (!access_rights_subset(rights, match))
+                return -EPERM;
+        cut(xobj, rights, rights);
+        return 0;
+}
+
+void handle_withhold(struct xobj *xobj, access_rights rights)
+{
+        cut(xobj, RIGHTS_ALL, rights);
+}
+
+void description_revoke(struct description *d)
+{
+        shrunk(d, RIGHTS_NONE);
+        atomic_store(&d->revoked, true);
+}
+
+void lazy_guard_all(struct lazy *lazy)
+{
+        struct description *d;
+        uint32_t cursor = 0;
+
+        while ((d = lazy_next(lazy, &cursor))) {
+                atomic_store(&d->guarded, true);
+                description_unref(d);
+        }
+}
+
+static void guard_by_handle(struct xobj *xobj, void *data)
+{
+        struct description *d = description_of(xobj);
+        const access_rights full = access_rights_from_open_flags(d->flags);
+        access_rights match, nomatch;
+
+        xobj_get_rights(xobj, &match, &nomatch);
+        if (match != full || nomatch != full)
+                shrunk(d, nomatch);
+}
+
+void lazy_guard_resumed(struct lazy *lazy)
+{
+        struct description *d;
+        uint32_t cursor = 0;
+
+        cobj_foreach_handle(lazy->cobj, guard_by_handle, NULL);
+        while ((d = lazy_next(lazy, &cursor))) {
+                access_rights bound = lazy_state_holders_bound(d->left);
+
+                if (bound != access_rights_from_open_flags(d->flags))
+                        shrunk(d, bound);
+                description_unref(d);
+        }
+}
+
+struct withholding {
+        const struct client *client;
+        access_rights rights;
+};
+
+static void withhold_one(struct xobj *xobj, void *data)
+{
+        const struct withholding *withholding = data;
+
+        if (xobj_client(xobj) == withholding->client)
+                handle_withhold(xobj, withholding->rights);
+}
+
+int lazy_withhold(struct lazy *lazy, pid_t tid, struct k42_withhold *message)
+{
+        g_autoptr(K42Client) client = NULL;
+        struct process_limit limit = {.rights = RIGHTS_ALL};
+        struct withholding withholding;
+        int r = k42_header_check(&message->header, sizeof *message, sizeof *message);
+
+        if (r < 0)
+                return r;
+        if (!access_rights_subset(message->rights, RIGHTS_ALL) || message->reserved32 != 0)
+                return -EINVAL;
+        for (unsigned i = 0; i < G_N_ELEMENTS(message->reserved); i++)
+                if (message->reserved[i] != 0)
+                        return -EINVAL;
+        r = client_table_get(cobj_clients(lazy->cobj), tid, &client);
+        if (r < 0)
+                return r;
+        limit.pid = client_info(client)->pid;
+        limit.inherit = message->rights;
+        if (limit.pid <= 0)
+                return -ESRCH;
+        r = process_limits_add(lazy->limits, &limit);
+        if (r < 0)
+                return r;
+        /* The sender is about to become the program and has no other thread: it gets no handle just now
+         * that could be missed here. */
+        withholding = (struct withholding){client, message->rights};
+        cobj_foreach_handle(lazy->cobj, withhold_one, &withholding);
+        message->rights = process_limits_inherit(lazy->limits, limit.pid);
+        return 0;
+}
