@@ -19,6 +19,15 @@
  *   stats    {}                  -> the stats object
  *   status   {}                  -> the status object
  *   umount   {}                  -> {} once the daemon has begun to end
+ *   restrict {"handle":"I.G","rights":"r"} or {"pid":N,"rights":"r"}
+ *   revoke   {"handle":"I.G"}, {"pid":N} or {"path":"/a/b"} (from the mount's root; "path_hex": the
+ *                                   same as hex digits, for a name that is not UTF-8); and "tree":true,
+ *                                   "block":true
+ *                                -> both: {"handles":N,"processes":N,"descriptions":N,"done":BOOL}: from
+ *                                   how many something was taken, and whether all that was under way
+ *                                   is over; if not, the same request goes on waiting for it
+ *   allow    {"pid":N} or {"path":"/a/b"}
+ *                                -> the same, all 0
  *   sync     {}                  -> {} when rows and counters are exact
  *
  * `check`, `tree` and the rest are made by k42ctl from these.

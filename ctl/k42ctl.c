@@ -14,7 +14,8 @@
 #define TIMEOUT_MAX     86400
 
 static const struct verb *const verbs[] = {
-        &verb_list, &verb_tree, &verb_show, &verb_stats, &verb_status, &verb_check, &verb_umount,
+        &verb_list,  &verb_tree,     &verb_show,   &verb_stats, &verb_status,
+        &verb_check, &verb_restrict, &verb_revoke, &verb_allow, &verb_umount,
 };
 
 static const struct verb *find_verb(const char *name)
@@ -29,8 +30,8 @@ static void print_help(void)
 {
         puts("Usage: k42ctl VERB [OPTION…] [ARGUMENT…]\n\nVerbs:");
         for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++)
-                printf("  %-7s %-22s %s\n", verbs[i]->name, verbs[i]->arguments, verbs[i]->summary);
-        printf("  %-7s %-22s %s\n", "help", "[VERB]", "this, or what a verb does");
+                printf("  %-8s %-30s %s\n", verbs[i]->name, verbs[i]->arguments, verbs[i]->summary);
+        printf("  %-8s %-30s %s\n", "help", "[VERB]", "this, or what a verb does");
         puts("\nOptions of all verbs:\n"
              "  --json         print JSON\n"
              "  --state=DIR    the mount's state directory, instead of MOUNTPOINT\n"
@@ -102,6 +103,12 @@ static int run_verb(const struct verb *verb, char **argv)
                 {"no-headings", 0, 0, G_OPTION_ARG_NONE, &options.no_headings, NULL, NULL},
                 {NULL, 0, 0, 0, NULL, NULL, NULL},
         };
+        const GOptionEntry revokes[] = {
+                {"tree", 0, 0, G_OPTION_ARG_NONE, &options.tree, NULL, NULL},
+                {"block", 0, 0, G_OPTION_ARG_NONE, &options.block, NULL, NULL},
+                {"wait", 0, 0, G_OPTION_ARG_NONE, &options.wait, NULL, NULL},
+                {NULL, 0, 0, 0, NULL, NULL, NULL},
+        };
         g_autoptr(GOptionContext) context = g_option_context_new(NULL);
         g_autoptr(GError) error = NULL;
         g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
@@ -117,6 +124,8 @@ static int run_verb(const struct verb *verb, char **argv)
         g_option_context_add_main_entries(context, common, NULL);
         if (verb->columns)
                 g_option_context_add_main_entries(context, columns, NULL);
+        if (verb->revokes)
+                g_option_context_add_main_entries(context, revokes, NULL);
         if (!g_option_context_parse_strv(context, &args, &error))
                 r = ctl_usage_error(verb->name, "%s", error->message);
         else if (wants_help)

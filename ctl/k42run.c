@@ -73,11 +73,15 @@ static int run(char **command)
 
 int main(int argc, char **argv)
 {
-        g_autofree char *mode = NULL, *shim = NULL, *program = NULL;
+        g_autofree char *mode = NULL, *rights = NULL, *shim = NULL, *program = NULL;
+        uint32_t allowed = 0;
         gboolean check = FALSE, version = FALSE;
         const GOptionEntry entries[] = {
                 {"fork", 0, 0, G_OPTION_ARG_STRING, &mode,
                  "How a child shares what it inherits: shared (as POSIX says)", "shared"},
+                {"rights", 0, 0, G_OPTION_ARG_STRING, &rights,
+                 "Leave children only these rights on what they inherit: r, w, d (may pass it on)",
+                 "rwd"},
                 {"check", 0, 0, G_OPTION_ARG_NONE, &check, "Tell what of COMMAND is covered", NULL},
                 {"version", 'V', 0, G_OPTION_ARG_NONE, &version, "Print the version and exit",
                  NULL},
@@ -100,6 +104,10 @@ int main(int argc, char **argv)
                 fprintf(stderr, "k42run: --fork=%s: unknown; it must be shared\n", mode);
                 return K42RUN_USAGE;
         }
+        if (rights && k42run_parse_rights(rights, &allowed) < 0) {
+                fprintf(stderr, "k42run: --rights=%s: it takes letters of rwdc\n", rights);
+                return K42RUN_USAGE;
+        }
         argv++;
         if (*argv && strcmp(*argv, "--") == 0)
                 argv++;
@@ -111,6 +119,8 @@ int main(int argc, char **argv)
         if (!shim || check_shim_path(shim) < 0)
                 return K42RUN_FAILED;
         if (!check) {
+                if (rights && k42run_withhold(allowed) < 0)
+                        return K42RUN_FAILED;
                 set_environment(shim, mode ? mode : "shared");
                 return run(argv);
         }

@@ -2,6 +2,7 @@
 #pragma once
 /* What the files of k42run share. */
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Exit statuses, documented in k42run(1); otherwise it is COMMAND's. */
 enum {
@@ -15,3 +16,10 @@ enum {
 /* `k42run --check COMMAND`: prints what is covered; `program` is an absolute path, `shim` the library's.
  * Returns an exit status. */
 int k42run_check(const char *program, const char *shim);
+
+/* Parses letters of "rwdc", each at most once.  Returns 0 or -EINVAL. */
+int k42run_parse_rights(const char *text, uint32_t *ret_rights);
+
+/* Asks the daemon of every k42fs mount to give what inherits from this process no more than `rights`.
+ * Returns 0, or -errno after a line on stderr. */
+int k42run_withhold(uint32_t rights);

@@ -22,6 +22,7 @@ struct ctl_options {
         char *columns;   /* -o of list, NULL: the default ones */
         char *state_dir; /* --state, NULL: to be found */
         int timeout;     /* seconds to wait for a daemon */
+        gboolean tree, block, wait; /* of revoke */
         char **rest;     /* NULL-terminated; never NULL */
 };
 
@@ -33,11 +34,12 @@ struct verb {
         unsigned min_rest, max_rest; /* how many arguments it takes */
         bool many_mounts;            /* makes sense without MOUNTPOINT when there are several */
         bool columns;                /* takes -o and --no-headings */
+        bool revokes;                /* takes --tree, --block and --wait */
         int (*run)(const struct verb *verb, const struct ctl_options *options);
 };
 
-extern const struct verb verb_check, verb_list, verb_show, verb_stats, verb_status, verb_tree,
-        verb_umount;
+extern const struct verb verb_allow, verb_check, verb_list, verb_restrict, verb_revoke, verb_show,
+        verb_stats, verb_status, verb_tree, verb_umount;
 
 /* One line on stderr, "k42ctl: " before it and what the terminal must not see escaped. */
 void ctl_complain(const char *format, ...) G_GNUC_PRINTF(1, 2);

@@ -7,7 +7,6 @@
 #include "fusefs/control_verbs.h"
 
 #include <errno.h>
-#include <json-glib/json-glib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -16,6 +15,7 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
+#include "fusefs/control_call.h"
 #include "fusefs/node.h"
 #include "fusefs/proc_files.h"
 #include "fusefs/reconcile.h"
@@ -24,15 +24,6 @@
 #define REQUEST_DEPTH_MAX 8
 /* Lineage is as long as a chain of forks; more than this of it nobody reads. */
 #define ANCESTORS_MAX 1000
-
-struct call {
-        struct k42_mount *mount;
-        const struct control_peer *peer;
-        JsonObject *args; /* NULL: none given */
-        struct json_text *result;
-        const char *error; /* when a verb answers -EINVAL or the like with words of its own */
-        bool quit;
-};
 
 static uid_t uid_filter(const struct control_peer *peer)
 {
@@ -539,10 +530,11 @@ static int verb_umount(struct call *call)
 static const struct verb {
         const char *name;
         int (*run)(struct call *call); /* 0 or -errno */
-        bool for_all;                  /* anybody may ask; rows are filtered */
+        bool for_all;                  /* anybody may ask; the verb looks who it is */
 } verbs[] = {
         {"list", verb_list, true},     {"show", verb_show, true},  {"stats", verb_stats, true},
         {"status", verb_status, true}, {"sync", verb_sync, false}, {"umount", verb_umount, false},
+        {"restrict", verb_restrict, true}, {"revoke", verb_revoke, true}, {"allow", verb_allow, true},
 };
 
 static const struct verb *find_verb(const char *name)

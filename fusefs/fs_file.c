@@ -284,6 +284,16 @@ int fs_open_root(const char *path)
         return CALL(openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 }
 
+int fs_open_beneath(int dirfd, const char *path)
+{
+        struct open_how how = {
+                .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+        };
+
+        return CALL(openat2, dirfd, path, &how, sizeof how);
+}
+
 int fs_reopen_path(int fd)
 {
         struct proc_name name;

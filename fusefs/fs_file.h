@@ -60,6 +60,7 @@ int fs_device_cached(int fd, dev_t *ret_dev);
 /* Descriptors; all return a new O_CLOEXEC descriptor or -errno. */
 int fs_open_node(int dirfd, const char *name);      /* O_PATH; -EXDEV if a mount begins at `name` */
 int fs_open_node_xdev(int dirfd, const char *name); /* O_PATH, into another mount if there is one */
+int fs_open_beneath(int dirfd, const char *path);   /* O_PATH; no links, never out of `dirfd` */
 int fs_open_root(const char *path);                 /* O_PATH of a directory, links followed */
 int fs_reopen_path(int fd);                         /* O_PATH of what `fd` refers to */
 int fs_reopen(int fd, int flags); /* what `fd` refers to, for I/O; see fs_open_flags() */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cobj/journal.h"
+#include "fusefs/blocked.h"
 #include "fusefs/coherent.h"
 #include "fusefs/control.h"
 #include "fusefs/daemon.h"
@@ -175,6 +176,8 @@ static int start_mount(struct k42_mount *mount)
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
+        if (r == 0)
+                r = blocked_new(mount, &mount->blocked);
         idle_backing_init(mount);
         if (r == 0)
                 r = coherent_new(mount, &mount->coherent);
@@ -209,6 +212,7 @@ static void stop_mount(struct k42_mount *mount, int status)
                 journal_close(mount->journal); /* the clients still end */
         idle_backing_clear(mount);
         coherent_free(mount->coherent);
+        blocked_free(mount->blocked);
         node_table_free(mount->nodes);
         lazy_free(mount->lazy);
         cobj_free(mount->cobj);

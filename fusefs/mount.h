@@ -18,6 +18,7 @@
 #include "fusefs/idle_backing.h"
 #include "lazy/description.h"
 
+struct blocked;
 struct channel;
 struct coherent;
 struct control;
@@ -62,6 +63,7 @@ struct k42_mount {
         struct lazy *lazy;
         struct store *store;
         struct node_table *nodes;
+        struct blocked *blocked;
         struct coherent *coherent; /* NULL: changes by others are not watched */
         struct channel *channel;
         struct session *session;

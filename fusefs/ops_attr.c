@@ -7,6 +7,7 @@
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/ops_guard.h"
 #include "fusefs/timeouts.h"
 
 /* The descriptor to ask: the open file's, which always works, else the node's. */
@@ -166,12 +167,30 @@ static int set_attr(fuse_req_t req, int fd, int io_fd, const struct stat *attr, 
         return r;
 }
 
+/* May the caller change the size: by its descriptor, or as if it opened the file for that?  False: no, and
+ * the request is answered. */
+static bool may_set_size(struct ops_guard *guard, fuse_req_t req, struct server_file *file,
+                         const struct fuse_file_info *fi)
+{
+        struct description *description =
+                fi ? description_from_fh(k42_mount_of(req)->lazy, fi->fh) : NULL;
+        int r;
+
+        if (description)
+                return ops_guard_enter(guard, req, description, RIGHT_WRITE);
+        r = ops_guard_enter_open(guard, req, file);
+        if (r < 0)
+                ops_reply(req, r);
+        return r == 0;
+}
+
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                 struct fuse_file_info *fi)
 {
         struct server_file *file = ops_file(req, ino);
+        OPS_GUARD(guard);
 
-        if (file) {
+        if (file && (!(to_set & FUSE_SET_ATTR_SIZE) || may_set_size(&guard, req, file, fi))) {
                 ATTR_FD(at, req, file, fi);
                 int r = at.fd < 0 ? at.fd : set_attr(req, at.fd, at.io_fd, attr, to_set);
 

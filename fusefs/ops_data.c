@@ -13,6 +13,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/ops_guard.h"
 
 /* O_DIRECT of the backing descriptor was refused; true if the caller has turned it off since (then
  * it is off here, too) and the call can be made again. */
@@ -26,8 +27,10 @@ static bool direct_is_over(const struct description *description, const struct f
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
         struct description *description = ops_description(req, fi);
+        OPS_GUARD(guard);
 
-        if (description) {
+        if (description && ops_guard_enter(&guard, req, description,
+                                           ops_guard_read_rights(description, fi))) {
                 char *data = ops_buffer(size);
                 ssize_t n = data ? fs_pread(description->fd, data, size, offset) : -ENOMEM;
 
@@ -55,12 +58,22 @@ static const char *aligned(const struct description *description, const char *da
         return copy;
 }
 
+static bool may_write(struct ops_guard *guard, fuse_req_t req, struct description *description,
+                      const struct fuse_file_info *fi)
+{
+        if (!fi->writepage)
+                return ops_guard_enter(guard, req, description, RIGHT_WRITE);
+        ops_guard_enter_unasked(guard, req, description);
+        return true;
+}
+
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
               struct fuse_file_info *fi)
 {
         struct description *description = ops_description(req, fi);
+        OPS_GUARD(guard);
 
-        if (description) {
+        if (description && may_write(&guard, req, description, fi)) {
                 const bool append = (fi->flags & O_APPEND) && !fi->writepage;
                 CREDS(creds);
                 ssize_t n = creds_for_change(req, description->fd, channel_request()->kill_suidgid,
@@ -91,9 +104,10 @@ static int for_change_by_uid(fuse_req_t req, int fd, struct creds *ret_creds)
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
                   struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        struct description *description = ops_description(req, fi);
+        OPS_GUARD(guard);
 
-        if (description) {
+        if (description && ops_guard_enter(&guard, req, description, RIGHT_WRITE)) {
                 CREDS(creds);
                 int r = for_change_by_uid(req, description->fd, &creds);
 
@@ -111,8 +125,11 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 {
         struct description *in = ops_description(req, fi_in);
         struct description *out = in ? ops_description(req, fi_out) : NULL;
+        OPS_GUARD(reading);
+        OPS_GUARD(writing);
 
-        if (out) {
+        if (out && ops_guard_enter(&reading, req, in, RIGHT_READ) &&
+            ops_guard_enter(&writing, req, out, RIGHT_WRITE)) {
                 const pid_t pid = fuse_req_ctx(req)->pid;
                 CREDS(creds);
                 ssize_t n = for_change_by_uid(req, out->fd, &creds);
@@ -137,9 +154,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
  * no meaning to anybody. */
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        struct description *description = ops_description(req, fi);
+        OPS_GUARD(guard);
 
-        if (description) {
+        if (description && ops_guard_enter(&guard, req, description, RIGHTS_NONE)) {
                 const off_t at = fs_seek(description->fd, offset, whence);
 
                 if (at < 0)

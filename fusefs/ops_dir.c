@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fusefs/ops.h"
+#include "fusefs/ops_guard.h"
 
 /* How much larger an entry can be in the answer than in struct fs_dirent: 32 bytes against 24, and
  * 160 against 24 with attributes, for the shortest names. */
@@ -162,8 +163,9 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                 struct fuse_file_info *fi)
 {
         struct description *description = ops_description(req, fi);
+        OPS_GUARD(guard);
 
-        if (description) {
+        if (description && ops_guard_enter(&guard, req, description, RIGHT_READ)) {
                 struct listing l = {.req = req, .description = description};
 
                 list(&l, size, offset);
@@ -174,8 +176,9 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
         struct description *description = ops_description(req, fi);
+        OPS_GUARD(guard);
 
-        if (description) {
+        if (description && ops_guard_enter(&guard, req, description, RIGHT_READ)) {
                 struct server_file *file = server_file_of(description->object);
                 struct listing l = {.req = req,
                                     .table = file->table,

@@ -11,10 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fusefs/blocked.h"
 #include "fusefs/channel.h"
 #include "fusefs/ops.h"
+#include "fusefs/ops_guard.h"
 #include "fusefs/state_dir.h"
 #include "lazy/lazy_reopen.h"
+#include "lazy/rights.h"
 
 /* One ioctl that is under way. */
 struct call {
@@ -53,6 +56,19 @@ static int do_where(const struct call *call, void *message)
         return 0;
 }
 
+static int do_withhold(const struct call *call, void *message)
+{
+        struct k42_mount *mount = k42_mount_of(call->req);
+        int r;
+
+        if (mount->io_class == IO_CLASS_FAST && atomic_load(&mount->passthrough))
+                return -EOPNOTSUPP;
+        r = lazy_withhold(mount->lazy, fuse_req_ctx(call->req)->pid, message);
+        if (r == 0)
+                blocked_save(mount->blocked); /* that it would not survive us has been said */
+        return r;
+}
+
 #define MESSAGE_MAX 1024
 
 static const struct message {
@@ -62,6 +78,7 @@ static const struct message {
         {K42_IOC_LAZY_REOPEN, do_lazy_reopen},
         {K42_IOC_IDENTIFY, do_identify},
         {K42_IOC_WHERE, do_where},
+        {K42_IOC_WITHHOLD, do_withhold},
 };
 G_STATIC_ASSERT(sizeof(struct k42_where) <= MESSAGE_MAX);
 
@@ -206,11 +223,18 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
                 .out_size = out_size,
         };
         const size_t size = forwarded_size(cmd);
+        OPS_GUARD(guard);
 
         if (!call.description)
                 return;
-        if (size > 0)
-                forward(&call, size);
-        else if (!own_message(&call))
+        if (size > 0) {
+                if (ops_guard_enter(&guard, req, call.description, RIGHTS_NONE))
+                        forward(&call, size);
+                return;
+        }
+        /* Our own messages need no right; but a handle that one gives must be there when the fence
+         * has been waited for. */
+        ops_guard_enter_unasked(&guard, req, call.description);
+        if (!own_message(&call))
                 fuse_reply_err(req, ENOTTY);
 }

@@ -12,6 +12,7 @@
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/ops_guard.h"
 
 /* Answers a request that made `name`, or failed to with `r`; `undo` removes the name. */
 static void reply_made(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name, int r,
@@ -213,10 +214,13 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 struct description *description;
                 struct fuse_entry_param entry;
                 struct fs_stat st;
+                OPS_GUARD(guard);
                 SERVER_FILE(file);
                 NODE_FD(at, &dir->file);
                 int io_fd = at.fd < 0 ? at.fd : ops_may_open(req), r;
 
+                if (io_fd >= 0)
+                        io_fd = ops_guard_enter_open(&guard, req, &dir->file);
                 if (io_fd >= 0)
                         io_fd = create_open(req, table, at.fd, name, mode, fi->flags);
                 if (io_fd < 0) {

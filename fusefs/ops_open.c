@@ -9,6 +9,7 @@
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
 #include "fusefs/ops.h"
+#include "fusefs/ops_guard.h"
 #include "fusefs/timeouts.h"
 
 #define DIR_CACHE_TIMEOUT                                                                          \
@@ -121,9 +122,12 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 
         if (file) {
                 struct description *description;
+                OPS_GUARD(guard);
                 NODE_FD(node, file);
                 int r = node.fd < 0 ? node.fd : ops_may_open(req);
 
+                if (r >= 0)
+                        r = ops_guard_enter_open(&guard, req, file);
                 if (r >= 0 && type == XOBJ_DIR)
                         r = ops_reopen(file->table, node.fd,
                                        fs_open_flags(fi->flags) | O_DIRECTORY);

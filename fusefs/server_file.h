@@ -80,6 +80,7 @@ struct server_file {
         bool hashed;                  /* under the shard's lock */
         atomic_bool deleted;          /* its last name was removed through the mount */
         atomic_bool nameless;         /* an O_TMPFILE without a name yet: its descriptor is pinned */
+        atomic_bool withdrawn;        /* its file was revoked: nobody opens this node again, see blocked.h */
         atomic_bool stores_unseen;    /* what changes it may go past us, see timeouts.h */
 
         struct node_fd fd;

@@ -42,6 +42,8 @@ struct state_dir {
 
 /* What may be thrown away when a dead daemon left it; state.db is for the store to judge. */
 static const char *const left_files[] = {"journal", CONTROL_SOCKET_NAME};
+/* What a dead daemon left and the next one goes on with; blocked.h. */
+static const char *const kept_files[] = {"blocked", "blocked.new"};
 static const char *const db_files[] = {"state.db-wal", "state.db-shm", "state.db-journal",
                                        "state.db"};
 
@@ -279,6 +281,8 @@ void state_dir_remove(struct state_dir *dir)
                 return;
         for (size_t i = 0; i < G_N_ELEMENTS(left_files); i++)
                 unlinkat(dir->fd, left_files[i], 0);
+        for (size_t i = 0; i < G_N_ELEMENTS(kept_files); i++)
+                unlinkat(dir->fd, kept_files[i], 0);
         if (db_is_ours(dir))
                 for (size_t i = 0; i < G_N_ELEMENTS(db_files); i++)
                         unlinkat(dir->fd, db_files[i], 0);

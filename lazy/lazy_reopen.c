@@ -22,6 +22,7 @@
 struct derivation {
         xhandle parent;
         access_rights match, nomatch; /* of the parent: what it has, and what it passes on */
+        access_rights limit;          /* of the new handle, whatever the parent's are */
 };
 
 int k42_header_check(const struct k42_header *header, size_t size, size_t expected)
@@ -123,27 +124,25 @@ static void find_derivation(struct description *d, struct client *client, xhandl
                             struct derivation *ret)
 {
         struct process_limits *limits = d->lazy->limits;
-        access_rights limit =
-                process_limits_rights(limits, client_info(client)->pid, d->opened);
-        access_rights bound;
+        access_rights between = RIGHTS_ALL; /* what those had who only passed it on */
         pid_t pid = client_info(client)->ppid;
         bool found = !atomic_load(&d->guarded) && derive_from_token(d, hint, ret);
 
         for (int i = 0; !found && i < ANCESTORS_MAX && pid > 0; i++) {
                 found = derive_from_process(d, pid, ret);
                 if (!found) {
-                        limit &= process_limits_rights(limits, pid, d->opened);
+                        between &= process_limits_rights(limits, pid, d->opened);
                         pid = parent_of(pid);
                 }
         }
         if (!found) {
-                bound = lazy_state_bound(d->left);
                 if (!derive_from_token(d, d->opener, ret))
-                        *ret = (struct derivation){d->opener, bound, bound};
-                limit &= bound;
+                        *ret = (struct derivation){d->opener, RIGHTS_ALL, RIGHTS_ALL, 0};
+                between &= lazy_state_bound(d->left);
         }
-        ret->match &= limit;
-        ret->nomatch &= limit;
+        ret->match &= between;
+        ret->nomatch &= between;
+        ret->limit = process_limits_rights(limits, client_info(client)->pid, d->opened);
 }
 
 static bool find_own(struct description *d, struct client *client, struct derivation *ret,
@@ -184,7 +183,7 @@ static int give_derived(struct description *d, struct client *client, xhandle hi
         find_derivation(d, client, hint, &from);
         if (!(from.match & RIGHT_DUPLICATE))
                 return -EACCES;
-        from.match &= from.nomatch;
+        from.match &= from.nomatch & from.limit;
         how.parent = from.parent;
         r = give_access_by_server(d->object, client, from.match,
                                   description_inherited(d, client, from.match), &how, &oh);

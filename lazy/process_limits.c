@@ -158,6 +158,11 @@ int process_limits_add(struct process_limits *limits, const struct process_limit
         return limit ? 0 : -ENOMEM;
 }
 
+bool process_limits_empty(struct process_limits *limits)
+{
+        return atomic_load(&limits->count) == 0;
+}
+
 bool process_limits_allow(struct process_limits *limits, pid_t pid)
 {
         bool was = false;

@@ -50,6 +50,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42ProcessLimits, process_limits_free)
  * is looked up then.  `blocked` false leaves it as it is.  Returns 0, -ESRCH or -ENOMEM. */
 int process_limits_add(struct process_limits *limits, const struct process_limit *limit);
 
+bool process_limits_empty(struct process_limits *limits);
+
 /* Ends what process_limits_add() blocked for `pid`, for its descendants too.  False if there was
  * nothing. */
 bool process_limits_allow(struct process_limits *limits, pid_t pid);

@@ -2,6 +2,7 @@
 #include "lazy/rights.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_reopen.h"
@@ -14,6 +15,9 @@ int description_may(struct description *d, pid_t tid, access_rights needed)
         if (!atomic_load(&d->guarded))
                 return 0;
         if (atomic_load(&d->revoked) || lazy_rights_of(d, tid, &rights) < 0)
+                return -EBADF;
+        /* What needs neither of the two, like SEEK_DATA, is not for somebody who has lost both. */
+        if (!(rights & (RIGHT_READ | RIGHT_WRITE)) && (d->flags & O_ACCMODE) != O_ACCMODE)
                 return -EBADF;
         return access_rights_subset(needed, rights) ? 0 : -EBADF;
 }

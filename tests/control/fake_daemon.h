@@ -21,3 +21,6 @@ extern int fake_store_error;
 extern unsigned fake_store_delay_us;
 /* Names of all handles. */
 extern const char *fake_path;
+
+/* What was last asked of revoke.h, in words: "process 12 - tree block". */
+extern char fake_revoked[256];
