@@ -21,5 +21,5 @@ int k42run_check(const char *program, const char *shim);
 int k42run_parse_rights(const char *text, uint32_t *ret_rights);
 
 /* Asks the daemon of every k42fs mount to give what inherits from this process no more than `rights`.
- * Returns 0, or -errno after a line on stderr. */
+ * Of each that cannot there is a line on stderr.  Returns 0, or -errno if all of them cannot. */
 int k42run_withhold(uint32_t rights);

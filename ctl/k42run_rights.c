@@ -53,11 +53,11 @@ static int withhold(int fd, const char *mountpoint, uint32_t rights)
 
         if (r == -EOPNOTSUPP)
                 fprintf(stderr,
-                        "k42run: %s: --rights: the kernel reads and writes the files of this mount "
-                        "by itself; mount with -o io=counted\n",
+                        "k42run: %s: --rights cannot hold here: the kernel reads and writes by "
+                        "itself; mount with -o io=counted\n",
                         mountpoint);
         else if (r < 0)
-                fprintf(stderr, "k42run: %s: --rights: the daemon does not do it: %s\n", mountpoint,
+                fprintf(stderr, "k42run: %s: --rights cannot hold here: %s\n", mountpoint,
                         strerror(-r));
         return r;
 }
@@ -89,7 +89,8 @@ int k42run_withhold(uint32_t rights)
 {
         FILE *mounts = setmntent("/proc/self/mounts", "re");
         struct mntent *entry;
-        int r = 0;
+        unsigned held = 0;
+        int r;
 
         if (!mounts) {
                 r = -errno;
@@ -97,20 +98,23 @@ int k42run_withhold(uint32_t rights)
                 return r;
         }
         touch_inherited();
-        while (r == 0 && (entry = getmntent(mounts))) {
+        while ((entry = getmntent(mounts))) {
                 int fd;
 
                 if (strcmp(entry->mnt_type, FS_TYPE) != 0)
                         continue;
                 fd = open(entry->mnt_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                if (fd < 0 && (errno == EACCES || errno == ENOENT || errno == ENOTDIR))
-                        continue; /* another user's, or covered: nothing that we could use */
-                r = fd < 0 ? -errno : withhold(fd, entry->mnt_dir, rights);
-                if (fd < 0)
-                        fprintf(stderr, "k42run: %s: %s\n", entry->mnt_dir, strerror(-r));
-                else
-                        close(fd);
+                if (fd < 0) {
+                        if (errno != EACCES && errno != ENOENT) /* another user's, or covered */
+                                fprintf(stderr, "k42run: %s: --rights cannot hold here: %s\n",
+                                        entry->mnt_dir, strerror(errno));
+                        continue;
+                }
+                held += withhold(fd, entry->mnt_dir, rights) == 0;
+                close(fd);
         }
         endmntent(mounts);
-        return r;
+        if (held == 0)
+                fprintf(stderr, "k42run: --rights: there is no k42fs mount that could hold it\n");
+        return held > 0 ? 0 : -EOPNOTSUPP;
 }

@@ -171,7 +171,7 @@ static void write_ids(struct k42_mount *mount, FILE *to)
         }
         cursor = 0;
         while ((file = node_table_next(mount->nodes, &cursor))) {
-                if (atomic_load(&file->withdrawn))
+                if (atomic_load(&file->sealed))
                         fprintf(to, "node %s\n", id_format(file->id, id));
                 server_file_unref(file);
         }
@@ -281,6 +281,7 @@ static bool read_id_line(struct k42_mount *mount, bool is_node, const char *text
                 return false;
         if (is_node && (file = node_table_file(mount->nodes, id))) {
                 atomic_store(&file->withdrawn, true);
+                atomic_store(&file->sealed, true);
                 node_table_unhash(file);
         } else if (!is_node && (d = description_from_fh(mount->lazy, id))) {
                 description_revoke(d);

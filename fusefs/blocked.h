@@ -11,6 +11,11 @@
  * identities, and opening it again (by a name that the kernel still believes, or through
  * /proc/self/fd) is answered with ESTALE, which makes the kernel look the name up once more.
  *
+ * When all pages of it have been dropped once, it is *sealed*.  Processes that still map it can fill new
+ * pages of its page cache, class cached: the kernel takes the data of a write(2) of whole pages into a page before it asks
+ * us, and a refusal does not unmap it.  There is nothing of the file in such a page, and what it writes back
+ * is acknowledged and thrown away.  (Refusing it would leave the page dirty for ever.)
+ *
  * All of it must survive the daemon.  What belongs to handles comes back with them; the rest is in the
  * file `blocked` of the state directory, which is replaced as a whole at every change:
  *
@@ -18,7 +23,7 @@
  *   file DEV INO BTIME                      (decimal; BTIME in ns or "-")
  *   process PID START RIGHTS BEFORE INHERIT BLOCKED_BY
  *   description I.G
- *   node I.G
+ *   node I.G                                (withdrawn and sealed)
  *
  * A line that makes no sense is ignored and said; ids that nobody has any more mean nothing.
  *

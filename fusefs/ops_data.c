@@ -67,13 +67,26 @@ static bool may_write(struct ops_guard *guard, fuse_req_t req, struct descriptio
         return true;
 }
 
+/* Pages of a file that was revoked, stored to after that: see blocked.h. */
+static bool thrown_away(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi, size_t size)
+{
+        const struct server_file *file =
+                fi->writepage ? node_table_file(k42_mount_of(req)->nodes, ino) : NULL;
+
+        if (!file || !atomic_load(&file->sealed))
+                return false;
+        fuse_reply_write(req, size);
+        return true;
+}
+
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
               struct fuse_file_info *fi)
 {
         struct description *description = ops_description(req, fi);
         OPS_GUARD(guard);
 
-        if (description && may_write(&guard, req, description, fi)) {
+        if (description && may_write(&guard, req, description, fi) &&
+            !thrown_away(req, ino, fi, size)) {
                 const bool append = (fi->flags & O_APPEND) && !fi->writepage;
                 CREDS(creds);
                 ssize_t n = creds_for_change(req, description->fd, channel_request()->kill_suidgid,

@@ -189,10 +189,22 @@ static void take_handle(struct work *work)
                 cobj_foreach_handle(work->mount->cobj, take_if_derived, work);
 }
 
-static int finish(struct work *work, bool over)
+static void seal_files(struct work *work)
+{
+        GHashTableIter iter;
+        void *file;
+
+        g_hash_table_iter_init(&iter, work->files);
+        while (g_hash_table_iter_next(&iter, &file, NULL))
+                atomic_store(&((struct server_file *)file)->sealed, true);
+}
+
+static int finish(struct work *work, bool over, bool seal)
 {
         if (over)
                 drop_pages(work);
+        if (over && seal)
+                seal_files(work);
         work->what->done = over;
         blocked_save(work->mount->blocked); /* that it would not survive us has been said */
         return 0;
@@ -219,7 +231,7 @@ int revoke_handle(struct k42_mount *mount, xhandle token, struct revocation *wha
         if (what->strict && !access_rights_subset(what->rights, match))
                 return refuse(what, -EPERM, "rights only shrink: it has not got all of these");
         work.root = token;
-        return finish(&work, take_all(&work, take_handle));
+        return finish(&work, take_all(&work, take_handle), false);
 }
 
 /* ---- processes ---- */
@@ -325,7 +337,7 @@ int revoke_process(struct k42_mount *mount, pid_t pid, struct revocation *what)
                 return r;
         over = take_all(&work, take_processes);
         meet_all_files(&work);
-        return finish(&work, over);
+        return finish(&work, over, false);
 }
 
 int revoke_allow_process(struct k42_mount *mount, pid_t pid, struct revocation *what)
@@ -464,7 +476,7 @@ int revoke_file(struct k42_mount *mount, const char *path, struct revocation *wh
                 return r;
         meet_nodes_of(&work, &st);
         over = wait_fence(&work) && take_all(&work, take_files);
-        r = finish(&work, over);
+        r = finish(&work, over, true);
         g_hash_table_iter_init(&iter, work.files);
         while (g_hash_table_iter_next(&iter, &file, NULL))
                 forget_names(mount, file);

@@ -81,6 +81,7 @@ struct server_file {
         atomic_bool deleted;          /* its last name was removed through the mount */
         atomic_bool nameless;         /* an O_TMPFILE without a name yet: its descriptor is pinned */
         atomic_bool withdrawn;        /* its file was revoked: nobody opens this node again, see blocked.h */
+        atomic_bool sealed;           /* … and nothing that is written back from it is for the file any more */
         atomic_bool stores_unseen;    /* what changes it may go past us, see timeouts.h */
 
         struct node_fd fd;
