@@ -12,8 +12,9 @@
  *
  * With K42_CACHED=1 (class cached) those who read, and use mappings, are not judged by that they can: a
  * page that one of them fills by write(2), which fails, is there for the others meanwhile.  But nothing of
- * the file may be in it: after the reply the file is filled with LATER behind the mount, which nobody may see; and nothing
- * may get into the file.
+ * the file may be in it.  So what is in the file are capital letters, LATER for what is put there behind
+ * the mount after the reply; who writes when that is not allowed any more writes other bytes; and nobody
+ * may see a capital letter after the reply.  Nor may anything get into the file.
  *
  * A mapping is only given to those that something is taken from: pages that others still map stay.
  */
@@ -48,6 +49,7 @@ struct worker {
 
 static struct worker *workers; /* shared */
 static atomic_int *ready;      /* shared */
+static atomic_int *taking;     /* shared */
 static sigjmp_buf fault;
 static int cached;
 
@@ -77,9 +79,17 @@ static void note(struct worker *me, int64_t began, ssize_t n)
         }
 }
 
+static int is_of_file(const char *buf, ssize_t n)
+{
+        for (ssize_t i = 0; i < n; i++)
+                if (buf[i] >= 'A' && buf[i] <= 'Z')
+                        return 1;
+        return 0;
+}
+
 static void note_read(struct worker *me, int64_t began, ssize_t n, const char *buf)
 {
-        if (cached && n > 0 && !memchr(buf, LATER, (size_t)n))
+        if (cached && n > 0 && !is_of_file(buf, n))
                 atomic_fetch_add(&me->succeeded, 1);
         else
                 note(me, began, n);
@@ -97,7 +107,7 @@ static void use_mapping(struct worker *me, volatile char *map, unsigned i, int s
                         map[at] = (char)(i % 64);
                 else
                         seen = map[at];
-                if (!cached || (!stores && seen == LATER))
+                if (!cached || (!stores && is_of_file(&seen, 1)))
                         note(me, began, 1);
                 else
                         atomic_fetch_add(&me->succeeded, 1);
@@ -110,12 +120,13 @@ static void use_mapping(struct worker *me, volatile char *map, unsigned i, int s
  * not end at pages. */
 static void work(struct worker *me, int kind, int fd)
 {
-        char buf[8192];
+        char buf[8192], before[8192], after[8192];
         char *map = MAP_FAILED;
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         signal(SIGBUS, on_sigbus);
-        memset(buf, 'w', sizeof buf);
+        memset(before, 'B', sizeof before);
+        memset(after, 'w', sizeof after);
         atomic_store(&me->pid, getpid());
         if (kind == 2 || kind == 3) {
                 map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -131,7 +142,7 @@ static void work(struct worker *me, int kind, int fd)
                 if (map != MAP_FAILED)
                         use_mapping(me, map, i, kind == 3);
                 else if (kind & 1)
-                        note(me, began, pwrite(fd, buf, size, at));
+                        note(me, began, pwrite(fd, atomic_load(taking) ? after : before, size, at));
                 else
                         note_read(me, began, pread(fd, buf, size, at), buf);
         }
@@ -299,27 +310,35 @@ static int one_round(const char *file, const char *what, char **argv)
         const char *backing = getenv("K42_BACKING");
         uint64_t before[WORKERS], sum_before = 0, sum_after = 0;
         int64_t replied;
-        int first, last, r, bad;
+        int first, last, r, bad = 0;
         pid_t parent;
 
         memset(workers, 0, WORKERS * sizeof *workers);
         atomic_store(ready, 0);
+        atomic_store(taking, 0);
         parent = start_victims(file);
         for (int i = VICTIMS; i < WORKERS; i++)
                 start_worker(i, file, -1);
         for (int i = 0; i < 5000 && atomic_load(ready) < WORKERS; i++)
                 usleep(1000);
         usleep(100000 + (unsigned)rand() % 50000);
+        atomic_store(taking, 1);
         r = take(what, file, parent, argv, &first, &last);
         replied = now();
+        if (backing && last == WORKERS - 1)
+                contents_sum(backing, &sum_before);
+        for (int i = 0; i < WORKERS; i++)
+                before[i] = atomic_load(&workers[i].succeeded);
+        usleep(150000);
         if (backing && last == WORKERS - 1) {
+                /* Not earlier: that the file changes makes the kernel drop pages, too. */
+                if (contents_sum(backing, &sum_after) < 0 || sum_before != sum_after)
+                        fprintf(stderr, "the file has changed after the reply\n"), bad = 1;
                 fill(backing);
                 contents_sum(backing, &sum_before);
         }
-        for (int i = 0; i < WORKERS; i++)
-                before[i] = atomic_load(&workers[i].succeeded);
-        usleep(200000);
-        bad = judge(first, last, replied, before);
+        usleep(80000);
+        bad |= judge(first, last, replied, before);
         if (r != 0)
                 fprintf(stderr, "k42ctl revoke: status %d\n", r), bad = 1;
         for (int i = 0; i < WORKERS; i++)
@@ -337,18 +356,20 @@ static int one_round(const char *file, const char *what, char **argv)
 
 int main(int argc, char **argv)
 {
-        static char zeros[SIZE];
+        static char first[SIZE];
         int bad = 0, fd;
 
         if (argc < 5)
                 return 2;
+        memset(first, 'A', SIZE);
         cached = getenv("K42_CACHED") != NULL;
         srand((unsigned)time(NULL));
         workers = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         ready = (atomic_int *)((char *)workers + 60000);
+        taking = ready + 1;
         for (int round = 0; round < atoi(argv[3]) && !bad; round++) {
                 fd = open(argv[1], O_RDWR | O_CREAT | O_TRUNC, 0644);
-                if (fd < 0 || write(fd, zeros, SIZE) != SIZE)
+                if (fd < 0 || write(fd, first, SIZE) != SIZE)
                         return 1;
                 close(fd);
                 bad = one_round(argv[1], argv[2], argv);
