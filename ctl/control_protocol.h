@@ -23,9 +23,11 @@
  *   revoke   {"handle":"I.G"}, {"pid":N} or {"path":"/a/b"} (from the mount's root; "path_hex": the
  *                                   same as hex digits, for a name that is not UTF-8); and "tree":true,
  *                                   "block":true
- *                                -> both: {"handles":N,"processes":N,"descriptions":N,"done":BOOL}: from
- *                                   how many something was taken, and whether all that was under way
- *                                   is over; if not, the same request goes on waiting for it
+ *                                -> both: {"handles":N,"processes":N,"descriptions":N,"done":BOOL,
+ *                                   "mapped":N}: from how many something was taken; whether all that
+ *                                   was under way is over (if not, the same request goes on waiting
+ *                                   for it); and how many files are mapped by the process and by
+ *                                   somebody else who may, too, whose pages it goes on seeing
  *   allow    {"pid":N} or {"path":"/a/b"}
  *                                -> the same, all 0
  *   sync     {}                  -> {} when rows and counters are exact

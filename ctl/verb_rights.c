@@ -193,8 +193,14 @@ static int run(const struct verb *verb, const struct ctl_options *options)
         } while (options->wait && !is_done(result));
         if (options->json)
                 print_json(result);
-        if (is_done(result))
+        if (is_done(result) && member_int(json_node_get_object(result), "mapped") == 0)
                 return EXIT_GOOD;
+        if (is_done(result)) {
+                ctl_complain("%s: is taken, but has a file mapped that others map, too, and sees "
+                             "what they use; revoke the FILE to end that",
+                             options->rest[0]);
+                return EXIT_FAILED;
+        }
         ctl_complain("%s: is taken, but operations that began before are still running (--wait "
                      "waits for them)",
                      options->rest[0]);

@@ -86,6 +86,8 @@ static int answer(struct call *call, const struct revocation *what, int r)
         json_text_uint(text, what->descriptions);
         json_text_key(text, "done");
         json_text_bool(text, what->done);
+        json_text_key(text, "mapped");
+        json_text_uint(text, what->mapped);
         json_text_close(text, '}');
         return 0;
 }

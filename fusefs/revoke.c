@@ -17,6 +17,7 @@
 #include "fusefs/dir_linux_fs.h"
 #include "fusefs/fs_file.h"
 #include "fusefs/node_table.h"
+#include "fusefs/revoke_scan.h"
 #include "lazy/fence.h"
 #include "lazy/lazy_state.h"
 #include "lazy/process_limits.h"
@@ -49,6 +50,7 @@ static void work_begin(struct work *work, struct k42_mount *mount, struct revoca
         work->processes = g_hash_table_new(NULL, NULL);
         what->handles = what->descriptions = what->processes = 0;
         what->done = false;
+        what->mapped = 0;
         what->error = NULL;
 }
 
@@ -117,6 +119,7 @@ static struct open_client_data *data_of(const struct xobj *xobj)
 static void take_from(struct work *work, struct xobj *xobj)
 {
         meet_file(work, server_file_of(xobj_object(xobj)));
+        g_hash_table_add(work->processes, GINT_TO_POINTER(client_info(xobj_client(xobj))->pid));
         if (handle_shrink(xobj, work->what->rights)) {
                 work->found++;
                 work->what->handles++;
@@ -205,6 +208,9 @@ static int finish(struct work *work, bool over, bool seal)
                 drop_pages(work);
         if (over && seal)
                 seal_files(work);
+        if (over && !seal && !access_rights_subset(RIGHT_READ | RIGHT_WRITE, work->what->rights))
+                work->what->mapped =
+                        revoke_scan_mapped(work->mount, work->processes, work->files);
         work->what->done = over;
         blocked_save(work->mount->blocked); /* that it would not survive us has been said */
         return 0;
@@ -301,6 +307,7 @@ static void take_processes(struct work *work)
         while (work->what->tree && add_children(work))
                 ;
         lazy_guard_all(work->mount->lazy);
+        revoke_scan_bind_strangers(work->mount, work->processes, work->before, work->what->rights);
         cobj_foreach_handle(work->mount->cobj, take_if_of_process, work);
 }
 

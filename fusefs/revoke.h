@@ -15,6 +15,10 @@
  *      were stored before.  A fault that was answered before 2 is over in the sense that its page is there, and
  *      dropped; one that comes later is refused.
  *
+ * One thing cannot be done for a process or a handle: its mapping stays, and if somebody else who may, has
+ * the file mapped, too, then a page that he brings in is there for both.  `mapped` says of how many files that
+ * is so; revoking the file ends it.
+ *
  * What can be taken depends on how data moves.  Where the kernel reads and writes by itself nothing
  * can; where it serves reads from its page cache only a file as a whole, for the cache knows no callers.
  *
@@ -37,6 +41,7 @@ struct revocation {
         /* answers */
         unsigned handles, descriptions, processes; /* that something was taken from */
         bool done;
+        unsigned mapped; /* files of which somebody else maps, and brings back, what was dropped */
         const char *error; /* words for what is returned, or NULL */
 };
 

@@ -27,10 +27,9 @@ static struct description *description_of(const struct xobj *xobj)
         return ((struct open_client_data *)xobj_client_data(xobj))->description;
 }
 
-/* After rights on it have shrunk: `left` is what is left for those who derive. */
-static void shrunk(struct description *d, access_rights left)
+void description_limit(struct description *d, access_rights rights)
 {
-        lazy_state_limit(d->left, left);
+        lazy_state_limit(d->left, rights);
         atomic_store(&d->guarded, true);
 }
 
@@ -44,7 +43,7 @@ static bool cut(struct xobj *xobj, access_rights match, access_rights nomatch)
                 new_match = old_match & match;
                 new_nomatch = old_nomatch & new_match & nomatch;
         } while (xobj_restrict(xobj, new_match, new_nomatch) < 0); /* somebody else was quicker */
-        shrunk(description_of(xobj), new_nomatch);
+        description_limit(description_of(xobj), new_nomatch);
         return new_match != old_match || new_nomatch != old_nomatch;
 }
 
@@ -71,7 +70,7 @@ void handle_withhold(struct xobj *xobj, access_rights rights)
 
 void description_revoke(struct description *d)
 {
-        shrunk(d, RIGHTS_NONE);
+        description_limit(d, RIGHTS_NONE);
         atomic_store(&d->revoked, true);
 }
 
@@ -94,7 +93,7 @@ static void guard_by_handle(struct xobj *xobj, void *data)
 
         xobj_get_rights(xobj, &match, &nomatch);
         if (match != full || nomatch != full)
-                shrunk(d, nomatch);
+                description_limit(d, nomatch);
 }
 
 void lazy_guard_resumed(struct lazy *lazy)
@@ -107,7 +106,7 @@ void lazy_guard_resumed(struct lazy *lazy)
                 access_rights bound = lazy_state_holders_bound(d->left);
 
                 if (bound != access_rights_from_open_flags(d->flags))
-                        shrunk(d, bound);
+                        description_limit(d, bound);
                 description_unref(d);
         }
 }

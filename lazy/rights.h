@@ -39,6 +39,9 @@ bool handle_shrink(struct xobj *xobj, access_rights rights);
 /* From now on only this is given to what derives from the handle. */
 void handle_withhold(struct xobj *xobj, access_rights rights);
 
+/* Those of whom nobody knows from whom they have the description have `rights` at most. */
+void description_limit(struct description *d, access_rights rights);
+
 /* Nobody may do anything with the description any more. */
 void description_revoke(struct description *d);
 
