@@ -16,7 +16,8 @@
  * the mount after the reply; who writes when that is not allowed any more writes other bytes; and nobody
  * may see a capital letter after the reply.  Nor may anything get into the file.
  *
- * A mapping is only given to those that something is taken from: pages that others still map stay.
+ * A mapping is only given to those that something is taken from: pages that others still map stay.  So
+ * where victims are revoked one after the other only one of them has one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -148,7 +149,7 @@ static void work(struct worker *me, int kind, int fd)
         }
 }
 
-static pid_t start_worker(int i, const char *file, int inherited)
+static pid_t start_worker(int i, const char *file, int inherited, int mappings)
 {
         pid_t pid = fork();
 
@@ -157,7 +158,7 @@ static pid_t start_worker(int i, const char *file, int inherited)
 
                 if (fd < 0)
                         _exit(1);
-                work(&workers[i], i % VICTIMS, fd);
+                work(&workers[i], i == 3 && mappings < 2 ? 5 : i % VICTIMS, fd);
         }
         return pid;
 }
@@ -289,7 +290,7 @@ static int contents_sum(const char *backing, uint64_t *ret_sum)
 }
 
 /* The victims' parent: so that they are a tree of their own.  Half of them inherit its descriptor. */
-static pid_t start_victims(const char *file)
+static pid_t start_victims(const char *file, int mappings)
 {
         pid_t pid = fork();
 
@@ -298,7 +299,7 @@ static pid_t start_victims(const char *file)
 
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 for (int i = 0; i < VICTIMS; i++)
-                        start_worker(i, file, i & 1 ? fd : -1);
+                        start_worker(i, file, i & 1 ? fd : -1, mappings);
                 for (;;)
                         pause();
         }
@@ -316,9 +317,9 @@ static int one_round(const char *file, const char *what, char **argv)
         memset(workers, 0, WORKERS * sizeof *workers);
         atomic_store(ready, 0);
         atomic_store(taking, 0);
-        parent = start_victims(file);
+        parent = start_victims(file, strcmp(what, "process") == 0 ? 1 : 2);
         for (int i = VICTIMS; i < WORKERS; i++)
-                start_worker(i, file, -1);
+                start_worker(i, file, -1, 2);
         for (int i = 0; i < 5000 && atomic_load(ready) < WORKERS; i++)
                 usleep(1000);
         usleep(100000 + (unsigned)rand() % 50000);
