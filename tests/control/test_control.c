@@ -439,6 +439,45 @@ static void test_too_many(struct fixture *f, const void *data)
         g_assert_not_reached();
 }
 
+static void expect_taken(struct fixture *f, const char *request, const char *what)
+{
+        g_autoptr(JsonNode) answer = NULL;
+
+        fake_revoked[0] = '\0';
+        answer = ask(f, request);
+        g_assert_true(json_object_get_boolean_member(json_node_get_object(answer), "ok"));
+        g_assert_cmpstr(fake_revoked, ==, what);
+}
+
+/* What is asked of revoke.h, and what is refused before. */
+static void test_take(struct fixture *f, const void *data)
+{
+        expect_taken(f, "{\"verb\":\"restrict\",\"args\":{\"handle\":\"3.1\",\"rights\":\"dr\"}}\n",
+                     "handle 3.1 rd strict");
+        expect_taken(f, "{\"verb\":\"restrict\",\"args\":{\"pid\":7,\"rights\":\"-\",\"tree\":true}}\n",
+                     "process 7 - strict");
+        expect_taken(f, "{\"verb\":\"revoke\",\"args\":{\"pid\":7,\"tree\":true,\"block\":true}}\n",
+                     "process 7 - tree block");
+        expect_taken(f, "{\"verb\":\"revoke\",\"args\":{\"path_hex\":\"2f61ff\"}}\n", "file /a\xff -");
+        expect_taken(f, "{\"verb\":\"allow\",\"args\":{\"path\":\"/a\"}}\n", "allow-file /a -");
+        expect_taken(f, "{\"verb\":\"allow\",\"args\":{\"pid\":7}}\n", "allow-process 7 -");
+        fake_revoked[0] = '\0';
+        expect_error(f, "{\"verb\":\"restrict\",\"args\":{\"handle\":\"3.1\",\"rights\":\"x\"}}\n");
+        expect_error(f, "{\"verb\":\"restrict\",\"args\":{\"handle\":\"3.1\"}}\n");
+        expect_error(f, "{\"verb\":\"restrict\",\"args\":{\"rights\":\"r\"}}\n");
+        expect_error(f, "{\"verb\":\"revoke\"}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"pid\":-1}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"pid\":\"1\"}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"pid\":99999999999}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"handle\":\"3.1\",\"block\":true}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"path\":\"/a\",\"tree\":true}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"path_hex\":\"2f6\"}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"handle\":\"404.1\"}}\n");
+        expect_error(f, "{\"verb\":\"revoke\",\"args\":{\"pid\":404}}\n");
+        expect_error(f, "{\"verb\":\"allow\"}\n");
+        g_assert_cmpstr(fake_revoked, ==, "");
+}
+
 /* Ends while verbs are at work and peers are connected; tear_down() does the rest. */
 static void test_end_at_work(struct fixture *f, const void *data)
 {
@@ -498,6 +537,7 @@ int main(int argc, char **argv)
         ADD("list", test_list);
         ADD("list-identity", test_list_identity);
         ADD("show", test_show);
+        ADD("take", test_take);
         ADD("stats-and-status", test_stats_and_status);
         ADD("store-fails", test_store_fails);
         ADD("umount", test_umount);
