@@ -49,6 +49,7 @@ int top_look(struct top *top)
         return EXIT_GOOD;
 }
 
+/* In units always: this line is for a glance. */
 static void append_rate(const struct top *top, enum column_id id, const char *what, GString *out)
 {
         struct value sum = {.kind = VALUE_REAL};
@@ -60,7 +61,7 @@ static void append_rate(const struct top *top, enum column_id id, const char *wh
                         sum.real += row->values[id].real;
         }
         g_string_append_printf(out, "  %s ", what);
-        column_append_text(&columns[id], &sum, top->readable, out);
+        column_append_text(&columns[id], &sum, true, out);
         g_string_append(out, "/s");
 }
 
@@ -76,12 +77,12 @@ void top_append_title(const struct top *top, GString *out)
         for (guint i = 0; i < top->shown->len; i++)
                 g_hash_table_add(pids, GUINT_TO_POINTER((guint)row_integer(top->shown->pdata[i],
                                                                            COLUMN_PID)));
-        g_string_append_printf(out, "k42ctl top  %s  mounts %u  processes %u  handles %u", clock,
+        g_string_append_printf(out, "k42ctl top %s by %s%s  mounts %u  processes %u  handles %u",
+                               clock, top->sort->name, top->reverse ? ", reversed" : "",
                                top->mounts, g_hash_table_size(pids), top->shown->len);
         append_rate(top, COLUMN_OP_RATE, "operations", out);
         append_rate(top, COLUMN_READ_RATE, "read", out);
         append_rate(top, COLUMN_WRITE_RATE, "written", out);
-        g_string_append_printf(out, "  by %s%s", top->sort->name, top->reverse ? ", reversed" : "");
 }
 
 struct table *top_table(const struct top *top, guint first, guint n)

@@ -17,7 +17,7 @@
 
 #define HELP                                                                                       \
         "q quit  < > column to sort by  b bytes  o operations  r read  w written  R reverse  u "   \
-        "units  Space now  arrows scroll"
+        "units  Space now"
 
 static volatile sig_atomic_t ended_by; /* the signal, 0: none */
 static SCREEN *screen;
@@ -172,7 +172,9 @@ static enum top_command do_key(struct top *top, int key)
         case '\n':
         case KEY_ENTER:
                 return TOP_LOOK;
-        case KEY_RESIZE:
+        case '\f':
+        case KEY_RESIZE: /* whatever the terminal shows by now */
+                clearok(stdscr, TRUE);
                 break;
         default:
                 return TOP_NOTHING;

@@ -81,6 +81,7 @@ static const struct row_verb history_rows = {
         .n_defaults = G_N_ELEMENTS(history_columns),
         .json = json_columns,
         .n_json = G_N_ELEMENTS(json_columns),
+        .readable = true,
         .formats = true,
 };
 

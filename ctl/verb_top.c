@@ -15,6 +15,7 @@
 #define DELAY_DEFAULT 2.0
 #define DELAY_MIN     0.1
 #define DELAY_MAX     3600.0
+#define TIMEOUT_LEAST 5
 
 static gboolean batch, reverse;
 static int iterations; /* 0: no end */
@@ -137,7 +138,8 @@ static int run(const struct verb *verb, const struct ctl_options *options)
         top.sampler = sampler;
         top.shown = shown;
         top.readable = selection_readable(verb, options);
-        top.options.timeout = MIN(options->timeout, (int)ceil(delay));
+        /* a mount that hangs must not hold the keys for long, and a large table takes its time */
+        top.options.timeout = MIN(options->timeout, MAX(TIMEOUT_LEAST, (int)ceil(delay)));
         if (batch || !isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO))
                 r = run_batch(&top);
         else
