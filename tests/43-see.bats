@@ -308,3 +308,27 @@ while True:
     timeout 10 umount -l "$S/mnt"
     forget_links "$S/state"
 }
+
+@test "another user sees, live and closed, his own only" {
+    [ "$(id -u)" = 0 ] || skip "needs root to become another user"
+    echo x >"$S/src/a"
+    chmod 644 "$S/src/a"
+    k42_mount -o history=10
+    cat "$S/mnt/a" >"$S/out"
+    setpriv --reuid=65534 --clear-groups cat "$S/mnt/a" >"$S/out"
+    hold "$S/mnt/a"
+    setpriv --reuid=65534 --clear-groups bash -c 'exec 9<"$1"; echo ready; exec sleep 600' _ \
+        "$S/mnt/a" >"$S/ready" 3>&- &
+    HOLDERS+=("$!")
+    for ((i = 0; i < 200; i++)); do grep -q ready "$S/ready" && break; sleep 0.05; done
+    # the build tree may be where others cannot go
+    cp "$K42CTL" "$S/k42ctl"
+    chmod 755 "$S/k42ctl"
+    as_nobody() { timeout 30 setpriv --reuid=65534 --clear-groups "$S/k42ctl" "$@"; }
+    for verb in list tree history; do
+        [ "$(ctl "$verb" -o uid --no-headings "$S/mnt" | sort -u | wc -l)" = 2 ]
+        [ "$(as_nobody "$verb" -o uid --no-headings "$S/mnt" | sort -u | tr -d ' ')" = 65534 ]
+    done
+    as_nobody top -n 1 "$S/mnt" | grep -q 'processes 1  handles 1 '
+    [ "$(as_nobody graph "$S/mnt" | grep -c shape=ellipse)" = 1 ]
+}
