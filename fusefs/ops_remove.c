@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <linux/fs.h>
 
+#include "fusefs/channel.h"
 #include "fusefs/ops.h"
 
 /* Pins what is about to lose a name.  A node that does not exist any more in that place (somebody
@@ -84,6 +85,17 @@ struct place {
         const char *name;
 };
 
+/* A directory that has got another parent has another "..", which changes neither its times nor
+ * anything else by which the kernel could tell that a listing that it has cached is out of date.
+ * Nobody waits for us with a page of it: so this may be done while the rename is being served. */
+static void moved(struct server_file *file, const struct place *from, const struct place *to)
+{
+        if (server_file_is_dir(file) && from->dir != to->dir) {
+                contents_forget(&file->contents);
+                channel_inval_inode(file->table->mount->channel, file->id, true);
+        }
+}
+
 static int exchange(const struct place *a, const struct place *b)
 {
         SERVER_FILE(file_a);
@@ -101,10 +113,14 @@ static int exchange(const struct place *a, const struct place *b)
         file_b = dir_child(b->dir, b->name);
         dir_unlink(a->dir, a->name, false);
         dir_unlink(b->dir, b->name, false);
-        if (file_a)
+        if (file_a) {
                 dir_link(b->dir, g_steal_pointer(&link_b), file_a);
-        if (file_b)
+                moved(file_a, a, b);
+        }
+        if (file_b) {
                 dir_link(a->dir, g_steal_pointer(&link_a), file_b);
+                moved(file_b, b, a);
+        }
         return 0;
 }
 
@@ -133,8 +149,10 @@ static int move(const struct place *from, const struct place *to, unsigned flags
                 return r;
         dir_unlink(to->dir, to->name, gone);
         dir_unlink(from->dir, from->name, false);
-        if (file)
+        if (file) {
                 dir_link(to->dir, g_steal_pointer(&link), file);
+                moved(file, from, to);
+        }
         return 0;
 }
 
