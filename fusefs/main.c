@@ -13,6 +13,7 @@
 #include "fusefs/daemon.h"
 #include "fusefs/holder.h"
 #include "fusefs/options.h"
+#include "fusefs/service.h"
 #include "fusefs/worker.h"
 
 /* A hard limit of descriptors below this is somebody's wish; others are raised as far as we may. */
@@ -60,7 +61,10 @@ int main(int argc, char **argv)
                 argv[1] = argv[0];
                 return worker_run(argc - 1, argv + 1);
         }
-        if (!k42_options_parse(argc, argv, &options, &status))
+        service_init();
+        /* the directories of a mount that is there already are not looked at: it would be asked itself */
+        if (service_inherits() ? !k42_options_parse_checked(argc, argv, &options, &status)
+                               : !k42_options_parse(argc, argv, &options, &status))
                 return status;
         start = daemon_fork(options.foreground);
         prepare_process();
