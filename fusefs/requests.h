@@ -81,13 +81,21 @@ struct request_count {
         uint32_t counted; /* the counters have these values, so this is over */
 };
 
+#define REQUEST_KILL_SUIDGID 1 /* struct channel_request, for a buffer from which it was taken out */
+#define REQUEST_SHORTENED    2 /* a SETXATTR that is in libfuse's old form already */
+#define REQUEST_GONE         4 /* nobody waits for it any more: what was done is made true here, nothing
+                                  is begun, and the reply goes nowhere */
+
 /* A slot.  Its layout is that of the file. */
 struct request {
         uint64_t unique; /* without the bit that says that it was sent again */
         uint32_t opcode; /* as the kernel sent it */
         _Atomic uint32_t phase;
         uint32_t attempts; /* daemons that have begun to serve it */
-        uint32_t forgets;  /* FORGET, BATCH_FORGET: so many entries were applied, or begun */
+        uint32_t forgets;  /* of FORGET and BATCH_FORGET: 2 n when n entries were applied, one more when
+                              the next was begun */
+        uint32_t flags;    /* REQUEST_… */
+        uint32_t resends;  /* requests_resends() when it was read */
         int64_t result;    /* of the backing call, from DONE on */
         struct request_facts facts;
         struct request_count counts[2];
@@ -149,6 +157,10 @@ bool request_can_raise(const struct request *request);
 void request_raise(struct request *request, uint64_t id);
 void request_raised(struct request *request);
 
+/* The kernel did not get to know the newest of them; its count is taken down between these two. */
+uint64_t request_unraise(struct request *request); /* the id; 0: there is none left */
+void request_unraised(struct request *request);
+
 void request_done(struct request *request, int64_t result);
 
 /* The reply is being sent; kept, unless it is too large or `again` (the request will rather run again).  */
@@ -165,7 +177,12 @@ void requests_set_init(struct requests *requests, const void *in, size_t in_size
 bool requests_get_init(struct requests *requests, const void **ret_in, size_t *ret_in_size,
                        const void **ret_out, size_t *ret_out_size);
 
+/* How often the kernel has been told to send again: before that is done, it is counted. */
+uint32_t requests_resends(struct requests *requests);
+void requests_count_resend(struct requests *requests);
+
 /* ---- failpoints, see failpoint.h ---- */
 
-/* Where failpoint.c remembers that it has fired already; in the file.  NULL: nowhere. */
-_Atomic uint32_t *requests_failpoint_fired(struct requests *requests);
+/* REQUESTS_FAILPOINT bytes in the file, a text: the points that are still to be died in. */
+#define REQUESTS_FAILPOINT 256
+char *requests_failpoint(struct requests *requests);
