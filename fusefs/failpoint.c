@@ -14,9 +14,10 @@
 /* The section's bounds, which the linker defines. */
 extern struct failpoint __start_failpoints[], __stop_failpoints[];
 
-/* In the mapping of `requests`, or NULL.  Constant once there are threads; the text is written by the main
- * thread, and by the one that is about to kill everything. */
+/* In the mapping of `requests`, or NULL.  Constant once there are threads; the text is written under
+ * the lock, and by the thread that is about to kill everything. */
 static char *text;
+static GMutex lock;
 
 static struct failpoint *find(const char *name, size_t length)
 {
@@ -117,10 +118,12 @@ int failpoint_arm(const char *spec)
         r = check(spec);
         if (r < 0)
                 return r;
+        g_mutex_lock(&lock);
         for (struct failpoint *p = __start_failpoints; p < __stop_failpoints; p++)
                 atomic_store(&p->left, 0);
         strcpy(text, spec);
         arm_first();
+        g_mutex_unlock(&lock);
         return 0;
 }
 

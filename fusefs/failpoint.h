@@ -46,7 +46,8 @@ void failpoint_hit(struct failpoint *point);
 void failpoint_init(struct requests *requests, bool resume);
 
 /* Arms `spec` instead of what was armed; "" disarms.  Returns 0; -EINVAL for a name that is not a
- * point, or a bad number; -ENAMETOOLONG; -ENOTSUP without failpoint_init().  From the main thread only. */
+ * point, or a bad number; -ENAMETOOLONG; -ENOTSUP without failpoint_init(). 
+ * Thread-safe. */
 int failpoint_arm(const char *spec);
 
 /* What is still to be died in; "" if nothing is. */

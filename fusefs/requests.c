@@ -331,6 +331,15 @@ void request_was_read(struct request *request)
         request->unique = header->unique & ~RESEND_BIT;
         request->opcode = header->opcode;
         request->attempts = 1;
+        atomic_signal_fence(memory_order_seq_cst);
+}
+
+void request_flag(struct request *request, uint32_t flag)
+{
+        if (!request)
+                return;
+        request->flags |= flag;
+        atomic_signal_fence(memory_order_seq_cst);
 }
 
 bool request_can_raise(const struct request *request)

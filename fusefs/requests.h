@@ -82,8 +82,9 @@ struct request_count {
 };
 
 #define REQUEST_KILL_SUIDGID 1 /* struct channel_request, for a buffer from which it was taken out */
-#define REQUEST_SHORTENED    2 /* a SETXATTR that is in libfuse's old form already */
-#define REQUEST_GONE         4 /* nobody waits for it any more: what was done is made true here, nothing
+#define REQUEST_SHORTENING   2 /* a SETXATTR that is being put into libfuse's old form */
+#define REQUEST_SHORTENED    4 /* … and that has been */
+#define REQUEST_GONE         8 /* nobody waits for it any more: what was done is made true here, nothing
                                   is begun, and the reply goes nowhere */
 
 /* A slot.  Its layout is that of the file. */
@@ -150,6 +151,7 @@ void request_set_current(struct request *request);
 
 void request_before_read(struct request *request); /* the buffer is empty */
 void request_was_read(struct request *request);    /* and now it is not: READ */
+void request_flag(struct request *request, uint32_t flag);
 
 /* The kernel is told of the node `id`: before its count is raised, and after.  False: there is no
  * room for one more. */
