@@ -286,9 +286,13 @@ int node_table_lookup(struct node_table *table, const struct server_file *dir, i
 static int open_root(struct node_table *table, const char *source)
 {
         struct fs_stat st;
+        char path[64];
         int fd, r;
 
-        fd = fs_open_root(source);
+        /* with a holder SOURCE may be covered by now: it was opened before */
+        if (table->mount->link)
+                g_snprintf(path, sizeof path, "/proc/self/fd/%d", table->mount->source_fd);
+        fd = fs_open_root(table->mount->link ? path : source);
         if (fd < 0)
                 return fd;
         r = fs_stat(fd, &st);
