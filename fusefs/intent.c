@@ -160,6 +160,14 @@ int64_t intent_rename(struct dir_linux_fs *dir, int dirfd, const char *name,
         return run(request);
 }
 
+void intent_take_back(void)
+{
+        struct request *request = request_current();
+
+        if (request && atomic_load(&request->phase) == REQUEST_DONE)
+                atomic_store(&request->phase, REQUEST_INTENT);
+}
+
 bool intent_name_was(unsigned which, dev_t *ret_dev, ino_t *ret_ino)
 {
         const struct request *request = request_current();

@@ -98,6 +98,9 @@ int64_t intent_attr(struct stat *st);
 
 int64_t intent_once(void);
 
+/* What was made is about to be removed again: from now on what there is counts, and not the result. */
+void intent_take_back(void);
+
 /* What a name was that the calling thread's request is about (0: the name, 1: the new name), according to the
  * facts: false if there was nothing. */
 bool intent_name_was(unsigned which, dev_t *ret_dev, ino_t *ret_ino);

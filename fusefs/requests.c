@@ -393,6 +393,15 @@ void request_unraised(struct request *request)
         atomic_store(&request->raising, 0);
 }
 
+void request_forget(struct request *request, uint32_t forgets)
+{
+        if (!request)
+                return;
+        atomic_signal_fence(memory_order_seq_cst);
+        request->forgets = forgets;
+        atomic_signal_fence(memory_order_seq_cst);
+}
+
 void request_done(struct request *request, int64_t result)
 {
         if (!request)

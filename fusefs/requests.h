@@ -163,6 +163,9 @@ void request_raised(struct request *request);
 uint64_t request_unraise(struct request *request); /* the id; 0: there is none left */
 void request_unraised(struct request *request);
 
+/* The progress of a FORGET, see struct request. */
+void request_forget(struct request *request, uint32_t forgets);
+
 void request_done(struct request *request, int64_t result);
 
 /* The reply is being sent; kept, unless it is too large or `again` (the request will rather run again).  */

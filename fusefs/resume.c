@@ -127,15 +127,13 @@ void resume_forget(struct k42_mount *mount, struct request *request)
 
                 if (file && one->nodeid != FUSE_ROOT_ID)
                         server_file_doubt(file, one->nlookup);
-                request->forgets++;
+                request_forget(request, request->forgets + 1);
         }
         for (uint32_t i = request->forgets / 2; i < count; i++) {
-                request->forgets = 2 * i + 1;
-                atomic_signal_fence(memory_order_seq_cst);
+                request_forget(request, 2 * i + 1);
                 FAILPOINT("resume-forget");
                 forget_one(mount, list[i].nodeid, list[i].nlookup);
-                atomic_signal_fence(memory_order_seq_cst);
-                request->forgets = 2 * i + 2;
+                request_forget(request, 2 * i + 2);
         }
 }
 

@@ -21,11 +21,13 @@
 #include "fusefs/control.h"
 #include "fusefs/control_listen.h"
 #include "fusefs/daemon.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/link.h"
 #include "fusefs/mount.h"
 #include "fusefs/node.h"
 #include "fusefs/options.h"
 #include "fusefs/passthrough.h"
+#include "fusefs/requests.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
 
@@ -160,6 +162,11 @@ static int start_state(struct k42_mount *mount)
                             &mount->state_dir);
         if (r < 0)
                 return r;
+        r = requests_open(state_dir_fd(mount->state_dir), mount->resume,
+                          mount->options.max_threads, &mount->requests);
+        if (r < 0)
+                return r;
+        failpoint_init(mount->requests, mount->resume);
         r = journal_create(state_dir_fd(mount->state_dir), "journal", JOURNAL_RECORDS,
                            &mount->journal);
         if (r < 0) {
@@ -258,6 +265,7 @@ static void stop_mount(struct worker *worker, int status)
         lazy_free(mount->lazy);
         cobj_free(mount->cobj);
         journal_free(mount->journal);
+        requests_close(mount->requests);
         clear_orphaned(worker);
         state_dir_free(mount->state_dir);
 }
