@@ -437,6 +437,30 @@ void request_answered(struct request *request)
                 atomic_store_explicit(&request->phase, REQUEST_ANSWERED, memory_order_release);
 }
 
+bool request_count(struct request *request, unsigned which, uint64_t handle, uint64_t ops,
+                   uint64_t bytes)
+{
+        struct request_count *count = request ? &request->counts[which] : NULL;
+
+        if (!count)
+                return true;
+        if (count->counted)
+                return false;
+        count->ops = ops;
+        count->bytes = bytes;
+        atomic_signal_fence(memory_order_seq_cst);
+        count->handle = handle;
+        atomic_signal_fence(memory_order_seq_cst);
+        return true;
+}
+
+void request_counted(struct request *request, unsigned which)
+{
+        atomic_signal_fence(memory_order_seq_cst);
+        if (request)
+                request->counts[which].counted = true;
+}
+
 /* ---- INIT and the rest of the head ---- */
 
 void requests_set_init(struct requests *requests, const void *in, size_t in_size,

@@ -77,8 +77,7 @@ struct request_facts {
 struct request_count {
         uint64_t handle;     /* token; 0: none */
         uint64_t ops, bytes; /* the new values */
-        uint32_t is_write;
-        uint32_t counted; /* the counters have these values, so this is over */
+        uint64_t counted; /* the counters have these values, so this is over */
 };
 
 #define REQUEST_KILL_SUIDGID 1 /* struct channel_request, for a buffer from which it was taken out */
@@ -86,6 +85,12 @@ struct request_count {
 #define REQUEST_SHORTENED    4 /* … and that has been */
 #define REQUEST_GONE         8 /* nobody waits for it any more: what was done is made true here, nothing
                                   is begun, and the reply goes nowhere */
+
+/* Of these there are two, because copy_file_range has both. */
+enum {
+        REQUEST_READS,
+        REQUEST_WRITES,
+};
 
 /* A slot.  Its layout is that of the file. */
 struct request {
@@ -99,7 +104,7 @@ struct request {
         uint32_t resends;  /* requests_resends() when it was read */
         int64_t result;    /* of the backing call, from DONE on */
         struct request_facts facts;
-        struct request_count counts[2];
+        struct request_count counts[2]; /* REQUEST_READS, REQUEST_WRITES */
 
         uint64_t description; /* id of the one that this request made; 0: none.  Written by
                                  description_open() before the next daemon could see it */
@@ -171,6 +176,12 @@ void request_done(struct request *request, int64_t result);
 /* The reply is being sent; kept, unless it is too large or `again` (the request will rather run again).  */
 void request_reply(struct request *request, const struct iovec *iov, int count, bool again);
 void request_answered(struct request *request);
+
+/* The counters of `handle` are about to become these: false, if this request was counted by a daemon that
+ * is dead.  And they are. */
+bool request_count(struct request *request, unsigned which, uint64_t handle, uint64_t ops,
+                   uint64_t bytes);
+void request_counted(struct request *request, unsigned which);
 
 /* ---- INIT ---- */
 

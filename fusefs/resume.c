@@ -18,6 +18,7 @@
 #include "fusefs/failpoint.h"
 #include "fusefs/ops.h"
 #include "fusefs/requests.h"
+#include "fusefs/tmp_compat.h"
 
 struct resume {
         struct k42_mount *mount;
@@ -89,7 +90,7 @@ void resume_doubt(struct k42_mount *mount, struct request *request)
                 doubt_node(mount, request->raised[i]);
         FAILPOINT("doubted");
         if (description)
-                description_doubt(description);
+                description_set_doubtful(description);
 }
 
 static void forget_one(struct k42_mount *mount, uint64_t id, uint64_t n)
@@ -238,6 +239,24 @@ static ssize_t serve_all_resent(struct resume *resume)
 
 /* ---- orphans ---- */
 
+/* An operation that was being accounted: the counters are what they were about to become. */
+static void finish_counts(struct resume *resume)
+{
+        struct request *orphan;
+        unsigned cursor = 0;
+
+        while ((orphan = requests_next_orphan(resume->mount->requests, &cursor)))
+                for (unsigned i = 0; i < G_N_ELEMENTS(orphan->counts); i++) {
+                        struct request_count *count = &orphan->counts[i];
+
+                        if (count->handle == 0 || count->counted)
+                                continue;
+                        lazy_set_count(resume->mount->lazy, count->handle, i == REQUEST_WRITES,
+                                       count->ops, count->bytes);
+                        count->counted = true;
+                }
+}
+
 static void send_replies(struct resume *resume)
 {
         struct requests *requests = resume->mount->requests;
@@ -349,6 +368,7 @@ static int bring_to_an_end(struct resume *resume)
         if (r < 0 && r != -ENODATA)
                 return r;
         FAILPOINT("init-replayed");
+        finish_counts(resume);
         send_replies(resume);
         FAILPOINT("resend");
         requests_count_resend(mount->requests);
