@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "cobj/keep.h"
 #include "cobj/store.h"
 #include "cobj/xobj.h"
 #include "fusefs/idle_backing.h"
@@ -21,6 +22,7 @@
 struct channel;
 struct coherent;
 struct control;
+struct link;
 struct node_table;
 struct session;
 struct state_dir;
@@ -56,6 +58,11 @@ struct k42_options {
 
 struct k42_mount {
         struct k42_options options;
+        struct link *link;    /* to the holder; NULL in tests: then nothing is parked */
+        int source_fd;        /* with a link: SOURCE, O_PATH, borrowed; the mount may cover it by now */
+        int fuse_fd;          /* with a link: /dev/fuse, the session's once it has begun */
+        bool resume;          /* an earlier worker has served: go on with what it left */
+        struct keep *keep;    /* what outlives this worker; NULL: nothing does */
         struct state_dir *state_dir;
         struct journal *journal;
         struct cobj *cobj;
