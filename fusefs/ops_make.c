@@ -93,7 +93,7 @@ static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir,
         if (r < 0)
                 return r;
         dir_link(dir, g_steal_pointer(&link), file);
-        if (atomic_exchange(&file->nameless, false)) /* an O_TMPFILE that gets a name now */
+        if (kept_node_clear(file->kept, NODE_NAMELESS)) /* an O_TMPFILE that gets a name now */
                 node_fd_unpin(file);
         ops_entry(dir, file, &st, seen, ret_entry);
         return 0;
@@ -174,7 +174,8 @@ static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
                 r = dir_saw(dir, name, file);
         } else {
                 r = MIN(node_fd_pin(file), 0); /* no name: it could not be opened again */
-                atomic_store(&file->nameless, r == 0);
+                if (r == 0)
+                        kept_node_set(file->kept, NODE_NAMELESS);
         }
         if (r == 0)
                 *ret_file = g_steal_pointer(&file);
