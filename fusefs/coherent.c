@@ -427,7 +427,7 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
         r = open_fds(c);
         if (r == 0) {
                 fd = node_fd_get(root);
-                r = fd < 0 ? fd : coherent_marks_add(&c->marks, root->dev, fd);
+                r = fd < 0 ? fd : coherent_marks_add(&c->marks, root->kept->dev, fd);
                 if (fd >= 0)
                         node_fd_put(root);
                 if (r == 0) {

@@ -37,7 +37,7 @@ struct file_link *file_link_new(const struct dir_linux_fs *dir, const char *name
 
         if (!link)
                 return NULL;
-        link->kept = keep_alloc(keep_of(dir), sizeof *link->kept + size);
+        link->kept = keep_alloc(keep_of(dir), offsetof(struct kept_link, name) + size);
         if (!link->kept) {
                 free(link);
                 return NULL;
@@ -175,18 +175,24 @@ static void remove_surplus(struct server_file *child, struct dir_linux_fs *dir,
         gone_free(&gone);
 }
 
-void dir_link(struct dir_linux_fs *dir, struct file_link *link, struct server_file *child)
+static void commit(struct file_link *link, struct server_file *child)
 {
+        link->child = child;
+        link->kept->child = child->id;
+        link->kept->listed = true;
+        keep_commit(link->kept, KEEP_LINK);
+}
+
+/* Puts a link that is committed into both lists. */
+static void enlist(struct file_link *link)
+{
+        struct dir_linux_fs *dir = link->parent;
+        struct server_file *child = link->child;
         struct gone_links gone = {NULL};
         struct file_link *old, *surplus = NULL;
         struct dir_linux_fs *surplus_dir = NULL;
 
         server_file_ref(&dir->file);
-        link->child = child;
-        link->kept->child = child->id;
-        link->kept->listed = true;
-        keep_commit(link->kept, KEEP_LINK);
-
         g_mutex_lock(&dir->children_lock);
         old = locked_find(dir, link->kept->name);
         if (old)
@@ -210,6 +216,21 @@ void dir_link(struct dir_linux_fs *dir, struct file_link *link, struct server_fi
         }
 }
 
+void dir_link(struct file_link *link, struct server_file *child)
+{
+        commit(link, child);
+        enlist(link);
+}
+
+void dir_link_two(struct file_link *link_a, struct server_file *child_a, struct file_link *link_b,
+                  struct server_file *child_b)
+{
+        commit(link_a, child_a);
+        commit(link_b, child_b);
+        enlist(link_a);
+        enlist(link_b);
+}
+
 int dir_saw(struct dir_linux_fs *dir, const char *name, struct server_file *child)
 {
         struct file_link *link;
@@ -224,7 +245,7 @@ int dir_saw(struct dir_linux_fs *dir, const char *name, struct server_file *chil
         link = file_link_new(dir, name);
         if (!link)
                 return -ENOMEM;
-        dir_link(dir, link, child);
+        dir_link(link, child);
         return 0;
 }
 

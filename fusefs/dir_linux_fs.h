@@ -32,9 +32,13 @@ void file_link_freep(struct file_link **link);
 #define FILE_LINK(link, dir, name)                                                                 \
         __attribute__((cleanup(file_link_freep))) struct file_link *link = file_link_new(dir, name)
 
-/* `dir` has `child` under the link's name from now on.  Takes the link over.  The next daemon sees the
- * new link before it misses an old one: so where a name moves, it is linked first and then unlinked. */
-void dir_link(struct dir_linux_fs *dir, struct file_link *link, struct server_file *child);
+/* The link's directory has `child` under its name from now on.  Takes the link over.  The next daemon sees
+ * the new link before it misses an old one: so where a file moves it is linked first and then unlinked. */
+void dir_link(struct file_link *link, struct server_file *child);
+
+/* The same for two links that take each other's place: both are seen before the old ones are missed. */
+void dir_link_two(struct file_link *link_a, struct server_file *child_a, struct file_link *link_b,
+                  struct server_file *child_b);
 
 /* As dir_link(), but makes a link only if there is none yet.  Returns 0 or -ENOMEM. */
 int dir_saw(struct dir_linux_fs *dir, const char *name, struct server_file *child);

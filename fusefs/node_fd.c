@@ -292,10 +292,20 @@ static int locked_open_again(struct server_file *file)
         return server_file_open_by_name(file);
 }
 
+/* What has no name is usually pinned while it still has one; but not by this daemon if it was an earlier
+ * one that removed it.  This was perhaps the last chance to open it. */
+static void locked_pin_for_good(struct server_file *file)
+{
+        file->fd.pins++;
+        atomic_fetch_add(&file->fd.uses, 1);
+        atomic_fetch_add(&file->table->fds.pinned, 1);
+}
+
 int node_fd_get(struct server_file *file)
 {
         struct node_fds *fds = &file->table->fds;
         int fd = node_fd_get_open(file);
+        bool pinned;
 
         if (fd >= 0)
                 return fd;
@@ -310,8 +320,11 @@ int node_fd_get(struct server_file *file)
                 fd = locked_open_again(file);
         if (fd >= 0)
                 locked_opened(file, fd, 1);
+        if (fd >= 0 && (server_file_has(file, NODE_DELETED) || server_file_has(file, NODE_NAMELESS)))
+                locked_pin_for_good(file);
+        pinned = file->fd.pins > 0;
         g_mutex_unlock(&file->fd.lock);
-        if (fd >= 0) {
+        if (fd >= 0 && !pinned) {
                 ring_add(fds, file);
                 trim(fds);
         }
@@ -349,11 +362,13 @@ int node_fd_pin(struct server_file *file)
 void node_fd_unpin(struct server_file *file)
 {
         g_mutex_lock(&file->fd.lock);
-        if (--file->fd.pins == 0) {
-                atomic_fetch_sub(&file->table->fds.pinned, 1);
-                ring_add(&file->table->fds, file);
+        if (file->fd.pins > 0) { /* else an earlier daemon has pinned it */
+                if (--file->fd.pins == 0) {
+                        atomic_fetch_sub(&file->table->fds.pinned, 1);
+                        ring_add(&file->table->fds, file);
+                }
+                node_fd_put(file);
         }
-        node_fd_put(file);
         g_mutex_unlock(&file->fd.lock);
         trim(&file->table->fds);
 }

@@ -53,6 +53,11 @@ static void locked_insert(struct node_shard *shard, struct server_file *file)
         file->hashed = true;
 }
 
+void node_table_rehash(struct server_file *file)
+{
+        locked_insert(shard_of(file), file);
+}
+
 void node_table_unhash(struct server_file *file)
 {
         struct node_shard *shard = shard_of(file);
@@ -289,12 +294,14 @@ int node_table_lookup(struct node_table *table, const struct server_file *dir, i
         return r;
 }
 
-static int open_root(struct node_table *table, const char *source)
+static int open_root(struct node_table *table)
 {
+        const struct k42_mount *mount = table->mount;
         struct fs_stat st;
         int fd, r;
 
-        fd = fs_open_root(source);
+        /* The path may lead to the mount by now. */
+        fd = mount->link ? fs_reopen_path(mount->source_fd) : fs_open_root(mount->options.source);
         if (fd < 0)
                 return fd;
         r = fs_stat(fd, &st);
@@ -324,11 +331,13 @@ int node_table_new(struct k42_mount *mount, struct node_table **ret_table)
                 table->mount = mount;
                 table->ids = id_table_new(FIRST_INDEX, UINT32_MAX - FIRST_INDEX);
                 r = table->ids ? 0 : -ENOMEM;
+                if (table->ids)
+                        id_table_keep(table->ids, keep_word(mount->keep, KEEP_WORD_NODE_IDS));
         }
         if (r == 0) {
                 for (unsigned i = 0; i < NODE_SHARDS; i++)
                         g_mutex_init(&table->shards[i].lock);
-                r = open_root(table, mount->options.source);
+                r = open_root(table);
         }
         if (r < 0) {
                 g_warning("%s: cannot be opened: %s", mount->options.source, g_strerror(-r));
@@ -337,6 +346,8 @@ int node_table_new(struct k42_mount *mount, struct node_table **ret_table)
                 free(table);
                 return r;
         }
+        parks_init(table);
+        doubts_init(&table->doubts, mount, mount->link);
         *ret_table = table;
         return 0;
 }
@@ -375,6 +386,8 @@ void node_table_free(struct node_table *table)
 
         if (!table)
                 return;
+        parks_clear(table);
+        doubts_clear(&table->doubts);
         forget_all(table);
         server_file_unref(table->root);
         left = node_table_count(table);
@@ -395,6 +408,11 @@ void node_table_free(struct node_table *table)
 uint32_t node_table_count(struct node_table *table)
 {
         return atomic_load(&table->count);
+}
+
+uint32_t node_table_parked(struct node_table *table)
+{
+        return atomic_load(&table->parks.n);
 }
 
 uint32_t node_table_fds(struct node_table *table)

@@ -16,23 +16,24 @@
 
 /* O_DIRECT of the backing descriptor was refused; true if the caller has turned it off since (then
  * it is off here, too) and the call can be made again. */
-static bool direct_is_over(const struct description *description, const struct fuse_file_info *fi,
-                           ssize_t r)
+static bool direct_is_over(const struct description *description, int fd,
+                           const struct fuse_file_info *fi, ssize_t r)
 {
         return r == -EINVAL && (description->flags & O_DIRECT) && !(fi->flags & O_DIRECT) &&
-               fs_clear_direct(description->fd) == 0;
+               fs_clear_direct(fd) == 0;
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-        struct description *description = ops_description(req, fi);
+        int fd;
+        struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
                 char *data = ops_buffer(size);
-                ssize_t n = data ? fs_pread(description->fd, data, size, offset) : -ENOMEM;
+                ssize_t n = data ? fs_pread(fd, data, size, offset) : -ENOMEM;
 
-                if (direct_is_over(description, fi, n))
-                        n = fs_pread(description->fd, data, size, offset);
+                if (direct_is_over(description, fd, fi, n))
+                        n = fs_pread(fd, data, size, offset);
                 if (n < 0) {
                         ops_reply(req, (int)n);
                         return;
@@ -58,20 +59,19 @@ static const char *aligned(const struct description *description, const char *da
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
               struct fuse_file_info *fi)
 {
-        struct description *description = ops_description(req, fi);
+        int fd;
+        struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
                 const bool append = (fi->flags & O_APPEND) && !fi->writepage;
                 CREDS(creds);
-                ssize_t n = creds_for_change(req, description->fd, channel_request()->kill_suidgid,
-                                             &creds);
+                ssize_t n = creds_for_change(req, fd, channel_request()->kill_suidgid, &creds);
 
                 data = aligned(description, data, size);
                 if (n == 0)
-                        n = !data ? -ENOMEM
-                                  : fs_pwrite(description->fd, data, size, offset, append);
-                if (direct_is_over(description, fi, n))
-                        n = fs_pwrite(description->fd, data, size, offset, append);
+                        n = !data ? -ENOMEM : fs_pwrite(fd, data, size, offset, append);
+                if (direct_is_over(description, fd, fi, n))
+                        n = fs_pwrite(fd, data, size, offset, append);
                 creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);
@@ -91,14 +91,14 @@ static int for_change_by_uid(fuse_req_t req, int fd, struct creds *ret_creds)
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
                   struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        int fd;
 
-        if (description) {
+        if (ops_description_fd(req, fi, &fd)) {
                 CREDS(creds);
-                int r = for_change_by_uid(req, description->fd, &creds);
+                int r = for_change_by_uid(req, fd, &creds);
 
                 if (r == 0)
-                        r = fs_fallocate(description->fd, mode, offset, length);
+                        r = fs_fallocate(fd, mode, offset, length);
                 creds_restore(&creds);
                 ops_reply(req, r);
         }
@@ -109,16 +109,17 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
                         struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
                         struct fuse_file_info *fi_out, size_t size, int flags)
 {
-        struct description *in = ops_description(req, fi_in);
-        struct description *out = in ? ops_description(req, fi_out) : NULL;
+        int in_fd, out_fd;
+        struct description *in = ops_description_fd(req, fi_in, &in_fd);
+        struct description *out = in ? ops_description_fd(req, fi_out, &out_fd) : NULL;
 
         if (out) {
                 const pid_t pid = fuse_req_ctx(req)->pid;
                 CREDS(creds);
-                ssize_t n = for_change_by_uid(req, out->fd, &creds);
+                ssize_t n = for_change_by_uid(req, out_fd, &creds);
 
                 if (n == 0)
-                        n = fs_copy_range(in->fd, offset_in, out->fd, offset_out, size,
+                        n = fs_copy_range(in_fd, offset_in, out_fd, offset_out, size,
                                           (unsigned)flags);
                 creds_restore(&creds);
                 if (n < 0) {
@@ -137,10 +138,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
  * no meaning to anybody. */
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        int fd;
 
-        if (description) {
-                const off_t at = fs_seek(description->fd, offset, whence);
+        if (ops_description_fd(req, fi, &fd)) {
+                const off_t at = fs_seek(fd, offset, whence);
 
                 if (at < 0)
                         ops_reply(req, (int)at);

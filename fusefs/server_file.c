@@ -29,11 +29,17 @@ static char *object_describe(struct server_object *object)
         return server_file_describe(server_file_of(object));
 }
 
+static int object_open_again(struct server_object *object, int flags)
+{
+        return server_file_open_again(server_file_of(object), flags);
+}
+
 static const struct server_object_ops file_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
         .being_freed = description_being_freed,
         .ref = object_ref,
         .unref = object_unref,
+        .open_again = object_open_again,
         .describe = object_describe,
 };
 
@@ -373,6 +379,24 @@ int server_file_open_by_name(struct server_file *file)
                 if (n >= FILE_LINKS_MAX)
                         return -ESTALE;
         }
+}
+
+int server_file_open_again(struct server_file *file, int flags)
+{
+        /* O_TMPFILE has the bit of O_DIRECTORY in it. */
+        int again = fs_open_flags(flags & ~(O_TMPFILE | O_TRUNC)), fd;
+        NODE_FD(node, file);
+
+        if (server_file_is_dir(file))
+                again |= O_DIRECTORY;
+        if (node.fd < 0)
+                return node.fd;
+        fd = fs_reopen(node.fd, again);
+        if (node_fds_exhausted(fd) && node_fds_shrink(&file->table->fds) > 0)
+                fd = fs_reopen(node.fd, again);
+        if (fd == -EPERM && (flags & O_APPEND)) /* a file that can only be appended to */
+                fd = fs_reopen(node.fd, again | O_APPEND);
+        return fd;
 }
 
 /* The parts of a path, the last one first, joined. */

@@ -145,6 +145,10 @@ void server_file_set_deleted(struct server_file *file);
 /* Opens the file by its names, verified: an O_PATH descriptor or -errno.  For node_fd. */
 int server_file_open_by_name(struct server_file *file);
 
+/* Opens the file for I/O with what `flags` (of an open(2) that succeeded once) are good for a second time.
+ * A new descriptor or -errno, -ESTALE if the file cannot be found again. */
+int server_file_open_again(struct server_file *file, int flags);
+
 /* Path from the mount's root for people, "/a/b"; with " (deleted)" if the name was removed. */
 char *server_file_describe(struct server_file *file);
 
