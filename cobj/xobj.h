@@ -96,6 +96,10 @@ struct server_object_ops {
         /* Reference counting of whatever the server object is embedded in. */
         void (*ref)(struct server_object *object);
         void (*unref)(struct server_object *object);
+        /* Opens what the object stands for, which must be the very same, once more; `flags` as it was opened with
+         * the first time, and never what they would create or change.  A new descriptor, or -errno, -ESTALE if
+         * it cannot be found again.  May be NULL: -ESTALE. */
+        int (*open_again)(struct server_object *object, int flags);
         /* A name for people (a path relative to the mount's root, beginning with '/'); free with
          * g_free().  Never NULL; may be out of date the moment it is returned. */
         char *(*describe)(struct server_object *object);

@@ -51,6 +51,19 @@ struct description *ops_description(fuse_req_t req, const struct fuse_file_info 
         return description;
 }
 
+struct description *ops_description_fd(fuse_req_t req, const struct fuse_file_info *fi, int *ret_fd)
+{
+        struct description *description = ops_description(req, fi);
+        const int fd = description ? description_fd(description) : -1;
+
+        if (description && fd < 0) {
+                ops_reply(req, fd);
+                return NULL;
+        }
+        *ret_fd = fd;
+        return description;
+}
+
 void ops_reply(fuse_req_t req, int r)
 {
         fuse_reply_err(req, -r);

@@ -20,11 +20,14 @@ struct attr_fd {
 static struct attr_fd attr_fd(fuse_req_t req, struct server_file *file,
                               const struct fuse_file_info *fi)
 {
-        const struct description *description =
+        struct description *description =
                 fi ? description_from_fh(k42_mount_of(req)->lazy, fi->fh) : NULL;
 
-        if (description)
-                return (struct attr_fd){.fd = description->fd, .io_fd = description->fd};
+        if (description) {
+                const int fd = description_fd(description);
+
+                return (struct attr_fd){.fd = fd, .io_fd = fd};
+        }
         return (struct attr_fd){
                 .borrowed = server_file_ref(file), .fd = node_fd_get(file), .io_fd = -1};
 }

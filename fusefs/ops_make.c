@@ -97,7 +97,7 @@ static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir,
                      const char *name, struct fuse_entry_param *ret_entry)
 {
         const uint64_t seen = coherent_seen(file->table->mount->coherent);
-        FILE_LINK(link, name);
+        FILE_LINK(link, dir, name);
         struct fs_stat st;
         int64_t r = link ? intent_make(dir, dirfd, name, 0, fd) : -ENOMEM;
 
@@ -106,9 +106,12 @@ static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir,
                 r = fs_stat(fd, &st);
         if (r < 0)
                 return (int)r;
-        dir_link(dir, g_steal_pointer(&link), file);
-        if (atomic_exchange(&file->nameless, false)) /* an O_TMPFILE that gets a name now */
+        dir_link(g_steal_pointer(&link), file);
+        FAILPOINT("linked");
+        if (kept_node_clear(file->kept, NODE_NAMELESS)) { /* an O_TMPFILE that gets a name now */
+                park_node_over(file);
                 node_fd_unpin(file);
+        }
         ops_entry(dir, file, &st, seen, ret_entry);
         return 0;
 }
@@ -222,8 +225,12 @@ static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
         if (name) {
                 r = dir_saw(dir, name, file);
         } else {
-                r = MIN(node_fd_pin(file), 0); /* no name: it could not be opened again */
-                atomic_store(&file->nameless, r == 0);
+                r = node_fd_pin(file); /* no name: it could not be opened again */
+                if (r >= 0) {
+                        kept_node_set(file->kept, NODE_NAMELESS);
+                        park_node(file, r);
+                        r = 0;
+                }
         }
         if (r == 0)
                 *ret_file = g_steal_pointer(&file);

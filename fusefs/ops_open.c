@@ -10,6 +10,7 @@
 #include "fusefs/creds.h"
 #include "fusefs/intent.h"
 #include "fusefs/ops.h"
+#include "fusefs/park.h"
 #include "fusefs/timeouts.h"
 
 #define DIR_CACHE_TIMEOUT                                                                          \
@@ -59,6 +60,7 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
                 fs_close(open->fd);
                 return r;
         }
+        park_opened(file, *ret_description, open->fd);
         fi->fh = (*ret_description)->id;
         if (is_file && mount->io_class == IO_CLASS_FAST && how.io_class != IO_CLASS_CACHED)
                 timeouts_opened_fast(file, fi->flags, how.io_class);
@@ -79,8 +81,16 @@ void ops_not_taken(struct server_file *file, struct description *description)
 
 void ops_release(struct server_file *file, struct description *description)
 {
-        if (description->type == XOBJ_FILE)
-                file_opens_end(file, description->io_class, description->flags, description->fd);
+        const int fd = atomic_load(&description->fd);
+
+        park_released(file, description);
+        if (description->type == XOBJ_FILE && fd >= 0) {
+                file_opens_end(file, description->io_class, description->flags, fd);
+        } else if (description->type == XOBJ_FILE) { /* an earlier daemon's, that nobody used */
+                NODE_FD(node, file);
+
+                file_opens_end(file, description->io_class, description->flags, node.fd);
+        }
         description_release(description);
 }
 
@@ -171,15 +181,12 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
  * from the ENOSYS and asks no more. */
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-        const struct description *description;
+        int fd;
 
-        if (k42_mount_of(req)->noflush) {
+        if (k42_mount_of(req)->noflush)
                 fuse_reply_err(req, ENOSYS);
-                return;
-        }
-        description = ops_description(req, fi);
-        if (description)
-                ops_reply(req, fs_close_error(description->fd));
+        else if (ops_description_fd(req, fi, &fd))
+                ops_reply(req, fs_close_error(fd));
 }
 
 /* RELEASEDIR too. */
@@ -201,8 +208,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 /* FSYNCDIR too. */
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        int fd;
 
-        if (description)
-                ops_reply(req, fs_sync(description->fd, data_only));
+        if (ops_description_fd(req, fi, &fd))
+                ops_reply(req, fs_sync(fd, data_only));
 }

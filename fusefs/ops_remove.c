@@ -20,7 +20,7 @@ static struct server_file *node_that_was(struct node_table *table, unsigned whic
         return intent_name_was(which, &dev, &ino) ? node_table_find(table, dev, ino) : NULL;
 }
 
-/* Pins what is about to lose a name.  A node that does not exist any more in that place (somebody
+/* Pins what is about to lose a name, and parks it if it is in use (park.h).  A node that does not exist any more in that place (somebody
  * was quicker behind the mount) is not what will be removed: `*file` becomes NULL. */
 static int before_removal(struct server_file **file)
 {
@@ -30,6 +30,9 @@ static int before_removal(struct server_file **file)
                 server_file_unref(*file);
                 *file = NULL;
         }
+        else if (*file)
+                park_before_removal(*file, r);
+        FAILPOINT("pinned");
         return r == -ESTALE || r == -ENOENT ? 0 : MIN(r, 0);
 }
 
@@ -41,11 +44,14 @@ static bool after_removal(struct server_file *file, bool removed)
         const bool gone = removed && (server_file_is_dir(file) ||
                                       (fs_stat(fd, &st) == 0 && st.st.st_nlink == 0));
 
-        node_fd_put(file);
-        if (gone)
+        if (gone) {
                 server_file_set_deleted(file);
-        else
+                park_after_removal(file, fd);
+        } else {
+                park_node_over(file);
                 node_fd_unpin(file);
+        }
+        node_fd_put(file);
         return gone;
 }
 
@@ -109,8 +115,8 @@ static int exchange(const struct place *a, const struct place *b)
 {
         SERVER_FILE(file_a);
         SERVER_FILE(file_b);
-        FILE_LINK(link_a, a->name);
-        FILE_LINK(link_b, b->name);
+        FILE_LINK(link_a, a->dir, a->name);
+        FILE_LINK(link_b, b->dir, b->name);
         struct node_table *table = a->dir->file.table;
         bool made;
         int64_t r;
@@ -126,12 +132,18 @@ static int exchange(const struct place *a, const struct place *b)
         file_a = made ? node_that_was(table, 0) : dir_child(a->dir, a->name);
         file_b = made ? node_that_was(table, 1) : dir_child(b->dir, b->name);
         FAILPOINT("exchanged");
-        dir_unlink(a->dir, a->name, false);
-        dir_unlink(b->dir, b->name, false);
+        if (file_a && file_b) {
+                dir_link_two(g_steal_pointer(&link_a), file_b, g_steal_pointer(&link_b), file_a);
+                return 0;
+        }
         if (file_a)
-                dir_link(b->dir, g_steal_pointer(&link_b), file_a);
+                dir_link(g_steal_pointer(&link_b), file_a);
         if (file_b)
-                dir_link(a->dir, g_steal_pointer(&link_a), file_b);
+                dir_link(g_steal_pointer(&link_a), file_b);
+        if (!file_b)
+                dir_unlink(a->dir, a->name, false);
+        if (!file_a)
+                dir_unlink(b->dir, b->name, false);
         return 0;
 }
 
@@ -153,7 +165,7 @@ static int move(const struct place *from, const struct place *to, unsigned flags
 {
         SERVER_FILE(file);
         SERVER_FILE(replaced);
-        FILE_LINK(link, to->name);
+        FILE_LINK(link, to->dir, to->name);
         bool gone = false, made;
         int64_t r;
         int pinned;
@@ -180,9 +192,9 @@ static int move(const struct place *from, const struct place *to, unsigned flags
         FAILPOINT("renamed");
         dir_unlink(to->dir, to->name, gone);
         FAILPOINT("rename-unlinked");
-        dir_unlink(from->dir, from->name, false);
         if (file)
-                dir_link(to->dir, g_steal_pointer(&link), file);
+                dir_link(g_steal_pointer(&link), file);
+        dir_unlink(from->dir, from->name, false);
         return 0;
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/doubt.h"
 #include "fusefs/failpoint.h"
 #include "fusefs/ops.h"
 #include "fusefs/requests.h"

@@ -1,4 +1,3 @@
 #include "fusefs/tmp_compat.h"
-void server_file_doubt(struct server_file *file, unsigned n) { (void)file; (void)n; }
 void description_set_doubtful(struct description *d) { (void)d; }
 void lazy_set_count(struct lazy *lazy, xhandle token, bool w, uint64_t ops, uint64_t bytes) {}

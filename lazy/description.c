@@ -82,14 +82,52 @@ void description_unref(struct description *d)
 {
         if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
                 return;
-        if (d->fd >= 0)
-                close(d->fd);
+        if (atomic_load(&d->fd) >= 0)
+                close(atomic_load(&d->fd));
         lazy_state_unref(d->left);
         d->object->ops->unref(d->object);
         g_mutex_clear(&d->dir_lock);
         g_mutex_clear(&d->reopen_lock);
         g_mutex_clear(&d->lock);
         free(d);
+}
+
+int description_install_fd(struct description *d, int fd)
+{
+        int none = -1;
+
+        if (atomic_compare_exchange_strong(&d->fd, &none, fd))
+                return fd;
+        close(fd);
+        return none; /* somebody was quicker */
+}
+
+int description_open_again(struct description *d)
+{
+        const struct server_object_ops *ops = d->object->ops;
+        const int fd = ops->open_again ? ops->open_again(d->object, d->flags) : -ESTALE;
+
+        return fd < 0 ? fd : description_install_fd(d, fd);
+}
+
+struct foreach {
+        void (*fn)(struct description *d, void *data);
+        void *data;
+};
+
+static void call_fn(uint64_t id, void *object, void *data)
+{
+        const struct foreach *foreach = data;
+
+        foreach->fn(object, foreach->data);
+}
+
+void lazy_foreach_description(struct lazy *lazy, void (*fn)(struct description *d, void *data),
+                              void *data)
+{
+        struct foreach foreach = {fn, data};
+
+        id_table_foreach(lazy->descriptions, call_fn, &foreach);
 }
 
 /* A description with one reference and no fd, id or handle yet. */
@@ -111,7 +149,7 @@ static struct description *description_new(struct lazy *lazy, struct server_obje
         g_mutex_init(&d->lock);
         g_queue_init(&d->handles);
         d->lazy = lazy;
-        d->fd = -1;
+        atomic_init(&d->fd, -1);
         d->flags = how->flags;
         d->type = how->type;
         d->io_class = how->io_class;
@@ -167,7 +205,7 @@ int description_open(struct lazy *lazy, struct server_object *object,
                 description_unref(d);
                 return r;
         }
-        d->fd = how->fd;
+        atomic_store_explicit(&d->fd, how->fd, memory_order_release);
         *ret_description = d;
         return 0;
 }

@@ -33,7 +33,8 @@ struct description {
         uint64_t id;                  /* fi->fh; constant */
         struct lazy *lazy;            /* constant */
         struct server_object *object; /* a reference; constant */
-        int fd;                       /* backing descriptor, owned; constant */
+        atomic_int fd;                /* backing descriptor, owned; -1: not opened yet by this daemon, see
+                                         description_fd().  Changes once */
         int flags;                    /* open(2) flags as asked for; constant */
         enum xobj_type type;          /* constant */
         enum io_class io_class;       /* constant */
@@ -97,6 +98,25 @@ void lazy_release_all(struct lazy *lazy);
 
 /* The description behind fi->fh, or NULL.  No reference: see above for why a request needs none. */
 struct description *description_from_fh(struct lazy *lazy, uint64_t fh);
+
+/* The backing descriptor, or -errno.  The description of an earlier daemon has none until it is asked for
+ * the first time: then the file is opened again, which can fail (-ESTALE if it cannot be found, or it is
+ * another one); the next call tries again.  No lock; a system call only at the first time. */
+int description_open_again(struct description *description);
+static inline int description_fd(struct description *description)
+{
+        const int fd = atomic_load_explicit(&description->fd, memory_order_acquire);
+
+        return G_LIKELY(fd >= 0) ? fd : description_open_again(description);
+}
+
+/* Gives the description its backing descriptor, if it has none yet; takes `fd` in any case.  Returns the one
+ * that it has. */
+int description_install_fd(struct description *description, int fd);
+
+/* Calls fn with every description that the kernel has, the table's lock held: fn must not open or release any. */
+void lazy_foreach_description(struct lazy *lazy, void (*fn)(struct description *d, void *data),
+                              void *data);
 
 struct description *description_ref(struct description *description);
 void description_unref(struct description *description);
