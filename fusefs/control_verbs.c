@@ -7,6 +7,7 @@
 #include "fusefs/control_verbs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <json-glib/json-glib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
+#include "fusefs/link.h"
 #include "fusefs/node.h"
 #include "fusefs/proc_files.h"
 #include "fusefs/reconcile.h"
@@ -474,9 +476,26 @@ static void put_features(struct json_text *text, struct k42_mount *mount)
         json_text_close(text, '}');
 }
 
+/* `start`: what the holder said when it started us; NULL: there is none (tests). */
+static void put_life(struct json_text *text, const struct link_start *start)
+{
+        json_text_key(text, "holder_pid");
+        if (start)
+                json_text_int(text, start->holder_pid);
+        else
+                json_text_null(text);
+        json_text_key(text, "worker_pid");
+        json_text_int(text, getpid());
+        json_text_key(text, "restarts");
+        json_text_uint(text, start ? start->restarts : 0);
+        json_text_key(text, "last_death");
+        json_text_string(text, start && *start->last_death ? start->last_death : NULL);
+}
+
 static int verb_status(struct call *call)
 {
         struct k42_mount *mount = call->mount;
+        const struct link_start *start = mount->link ? link_start(mount->link) : NULL;
         struct json_text *text = call->result;
         char device[32];
 
@@ -490,15 +509,7 @@ static int verb_status(struct call *call)
         json_text_string(text, class_name(new_class(mount)));
         json_text_key(text, "state_dir");
         json_text_string(text, state_dir_path(mount->state_dir));
-        /* one process serves the mount; nothing starts it again */
-        json_text_key(text, "holder_pid");
-        json_text_null(text);
-        json_text_key(text, "worker_pid");
-        json_text_int(text, getpid());
-        json_text_key(text, "restarts");
-        json_text_int(text, 0);
-        json_text_key(text, "last_death");
-        json_text_null(text);
+        put_life(text, start);
         json_text_key(text, "features");
         put_features(text, mount);
         json_text_key(text, "version");
@@ -509,6 +520,10 @@ static int verb_status(struct call *call)
         json_text_uint(text, mount->options.max_threads);
         json_text_key(text, "device");
         json_text_string(text, device);
+        json_text_key(text, "upgrades");
+        json_text_uint(text, start ? start->upgrades : 0);
+        json_text_key(text, "downgrades");
+        json_text_uint(text, start ? start->downgrades : 0);
         json_text_close(text, '}');
         return 0;
 }
@@ -534,6 +549,40 @@ static int verb_umount(struct call *call)
         return 0;
 }
 
+/* ---- upgrade ---- */
+
+/* The holder is told; whether the other program manages is seen in status afterwards. */
+static int verb_upgrade(struct call *call)
+{
+        JsonNode *node = call->args ? json_object_get_member(call->args, "program") : NULL;
+        int fd = -1, r;
+
+        if (node && (!JSON_NODE_HOLDS_VALUE(node) ||
+                     json_node_get_value_type(node) != G_TYPE_STRING ||
+                     json_node_get_string(node)[0] != '/')) {
+                call->error = "\"program\" is an absolute path";
+                return -EINVAL;
+        }
+        if (!call->mount->link)
+                return -EOPNOTSUPP;
+        if (node) {
+                fd = open(json_node_get_string(node), O_PATH | O_CLOEXEC);
+                if (fd < 0)
+                        return -errno;
+                if (faccessat(fd, "", X_OK, AT_EMPTY_PATH | AT_EACCESS) < 0) {
+                        r = -errno;
+                        close(fd);
+                        return r;
+                }
+        }
+        r = link_tell(call->mount->link, LINK_UPGRADE, fd);
+        if (fd >= 0)
+                close(fd);
+        json_text_open(call->result, '{');
+        json_text_close(call->result, '}');
+        return r;
+}
+
 /* ---- requests ---- */
 
 static const struct verb {
@@ -543,6 +592,7 @@ static const struct verb {
 } verbs[] = {
         {"list", verb_list, true},     {"show", verb_show, true},  {"stats", verb_stats, true},
         {"status", verb_status, true}, {"sync", verb_sync, false}, {"umount", verb_umount, false},
+        {"upgrade", verb_upgrade, false},
 };
 
 static const struct verb *find_verb(const char *name)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who owns what: the session owns the mount, the fuse_session (which owns the /dev/fuse descriptor
- * from channel_new() on) and the threads.  The request buffers belong to the threads.
+ * Who owns what: the session owns the fuse_session (which owns this process's /dev/fuse descriptor
+ * from channel_new() on) and the threads.  The request buffers belong to the threads.  The holder has
+ * made the mount; its end, if it is for good, is the session's.
  *
  * The end: a thread's read of /dev/fuse fails with ENODEV when the mount is gone, which ends all
  * threads one after the other; the last one tells main.  session_stop() without that (SIGTERM)
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/link.h"
 #include "fusefs/mount_point.h"
 #include "fusefs/node.h"
 
@@ -51,6 +53,7 @@ struct session {
         unsigned n_threads;
         atomic_uint running;
         atomic_bool stopping;
+        atomic_bool served; /* a request has been answered */
         atomic_int waiting; /* threads in (or about to be in) the read of /dev/fuse */
         atomic_int parked;  /* threads that wait for a post nobody has promised them yet */
         sem_t unpark;
@@ -108,6 +111,14 @@ static void turn_is_over(struct session *session)
                 sem_post(&session->unpark);
 }
 
+/* The holder wants to know whether this worker is good for anything. */
+static void note_served(struct session *session)
+{
+        if (!atomic_load_explicit(&session->served, memory_order_relaxed) &&
+            !atomic_exchange(&session->served, true))
+                link_tell(session->mount->link, LINK_SERVED, -1);
+}
+
 /* One thread's life.  Errors of the device that pass (ENOMEM, EIO for a request that was lost) do
  * not end it. */
 static void *session_thread(void *data)
@@ -121,9 +132,10 @@ static void *session_thread(void *data)
                 wait_for_turn(session);
                 r = fuse_session_receive_buf(session->se, &buf);
                 turn_is_over(session);
-                if (r > 0)
+                if (r > 0) {
                         fuse_session_process_buf(session->se, &buf);
-                else if (r < 0 && r != -EINTR && r != -EAGAIN)
+                        note_served(session);
+                } else if (r < 0 && r != -EINTR && r != -EAGAIN)
                         g_usleep(RETRY_PAUSE_US);
         }
         free(buf.mem);
@@ -209,22 +221,16 @@ static int make_fuse_session(struct session *session)
         return 0;
 }
 
-static int mount_and_connect(struct session *session)
+static int connect_session(struct session *session)
 {
         struct k42_mount *mount = session->mount;
-        int fd, r;
+        int r;
 
-        r = mount_point_mount(&mount->options, &fd, &mount->dev);
+        r = channel_new(session->se, mount->fuse_fd, mount->io_class == IO_CLASS_FAST,
+                        session_ready, session, &mount->channel);
         if (r < 0)
-                return r;
-        r = channel_new(session->se, fd, mount->io_class == IO_CLASS_FAST, session_ready, session,
-                        &mount->channel);
-        if (r < 0) {
                 g_warning("%s: libfuse refuses the channel: %s", mount->options.mountpoint,
                           g_strerror(-r));
-                mount_point_unmount(mount->options.mountpoint, mount->dev, false);
-                close(fd);
-        }
         return r;
 }
 
@@ -258,7 +264,7 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
 
         r = make_fuse_session(session);
         if (r == 0)
-                r = mount_and_connect(session);
+                r = connect_session(session);
         if (r < 0) {
                 session_stop(session);
                 return r;
@@ -271,13 +277,21 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
                 return r;
         }
         if (!wait_until_ready(session)) {
-                g_warning("%s: the kernel ended the mount before it was ready",
-                          mount->options.mountpoint);
+                if (!mount->resume)
+                        g_warning("%s: the kernel ended the mount before it was ready",
+                                  mount->options.mountpoint);
                 session_stop(session);
                 return -ENODEV;
         }
         *ret_session = session;
         return 0;
+}
+
+void session_pause(struct session *session)
+{
+        atomic_store(&session->stopping, true);
+        fuse_session_exit(session->se);
+        join_threads(session);
 }
 
 void session_stop(struct session *session)
@@ -298,7 +312,8 @@ void session_stop(struct session *session)
                 fuse_session_exit(session->se);
         join_threads(session);
         if (session->se)
-                fuse_session_destroy(session->se); /* closes /dev/fuse: who is left gets ENOTCONN */
+                fuse_session_destroy(session->se); /* closes /dev/fuse, as the holder has, or will
+                                                    * at our end: who is left gets ENOTCONN */
         channel_free(mount->channel);
         mount->channel = NULL;
         free(session->threads);

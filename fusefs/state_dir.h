@@ -22,6 +22,17 @@ void state_dir_remove(struct state_dir *dir);
 typedef struct state_dir K42StateDir; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42StateDir, state_dir_remove)
 
+/* The worker's: a directory that the holder has made and owns, by its descriptor (which stays the
+ * caller's).  Returns 0, or -errno with one line logged. */
+int state_dir_adopt(const char *path, const char *mountpoint, int fd, struct state_dir **ret_dir);
+
+/* Of an adopted directory whose holder is dead: removes our files and, if we made it, the directory;
+ * nothing if another k42fs has it already.  The directory is to be freed still. */
+void state_dir_remove_orphaned(struct state_dir *dir);
+
+/* Forgets the directory, which stays as it is; NULL is ignored. */
+void state_dir_free(struct state_dir *dir);
+
 const char *state_dir_path(const struct state_dir *dir); /* absolute */
 int state_dir_fd(const struct state_dir *dir);           /* of the directory, borrowed */
 
