@@ -145,13 +145,18 @@ bool fs_file_syscall_override(const char *name, void (*fn)(void))
 
 int fs_file_init(void)
 {
-        if (proc_fd < 0) {
+        static pid_t opened_by;
+
+        if (opened_by != getpid()) { /* it leads to the descriptors of the process that opens it */
                 const int fd =
                         openat(AT_FDCWD, "/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 
                 if (fd < 0)
                         return -errno;
+                if (proc_fd >= 0)
+                        close(proc_fd);
                 proc_fd = fd;
+                opened_by = getpid();
         }
         return 0;
 }

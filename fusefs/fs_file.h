@@ -29,8 +29,8 @@ union fs_handle {
         char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 };
 
-/* Opens /proc/self/fd.  Call it after the last fork; more calls are ignored.  Returns 0 or -errno.
- */
+/* Opens /proc/self/fd.  Call it after the last fork (once more in a child that goes on with this); more calls
+ * are ignored.  Returns 0 or -errno. */
 int fs_file_init(void);
 
 /* For tests only, while no other thread uses this file: replaces the system call `name` ("openat",
