@@ -17,6 +17,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/doubt.h"
 #include "fusefs/failpoint.h"
+#include "fusefs/node_resume.h"
 #include "fusefs/ops.h"
 #include "fusefs/requests.h"
 #include "fusefs/tmp_compat.h"
@@ -386,6 +387,7 @@ static int bring_to_an_end(struct resume *resume)
         FAILPOINT("resolve-orphans");
         resolve_orphans(resume);
         FAILPOINT("orphans-resolved");
+        node_table_resumed(mount->nodes);
         request_set_current(resume->own);
         if (next > 0)
                 process(resume, resume->own, (size_t)next);

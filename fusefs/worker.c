@@ -25,6 +25,8 @@
 #include "fusefs/link.h"
 #include "fusefs/mount.h"
 #include "fusefs/node.h"
+#include "fusefs/node_resume.h"
+#include "fusefs/node_table.h"
 #include "fusefs/options.h"
 #include "fusefs/passthrough.h"
 #include "fusefs/requests.h"
@@ -153,6 +155,22 @@ static int start_store(struct k42_mount *mount)
         return r;
 }
 
+static int start_keep(struct k42_mount *mount)
+{
+        const int dirfd = state_dir_fd(mount->state_dir);
+        uint32_t damaged = 0;
+        int r = mount->resume ? keep_adopt(dirfd, "keep", &mount->keep, &damaged)
+                              : keep_create(dirfd, "keep", &mount->keep);
+
+        if (r < 0)
+                g_warning("%s/keep: cannot be %s: %s", state_dir_path(mount->state_dir),
+                          mount->resume ? "taken over" : "made", g_strerror(-r));
+        else if (damaged > 0)
+                g_warning("%s/keep: %u damaged parts are not used",
+                          state_dir_path(mount->state_dir), damaged);
+        return r;
+}
+
 static int start_state(struct k42_mount *mount)
 {
         struct cobj_observer observer;
@@ -167,6 +185,9 @@ static int start_state(struct k42_mount *mount)
         if (r < 0)
                 return r;
         failpoint_init(mount->requests, mount->resume);
+        r = start_keep(mount);
+        if (r < 0)
+                return r;
         r = journal_create(state_dir_fd(mount->state_dir), "journal", JOURNAL_RECORDS,
                            &mount->journal);
         if (r < 0) {
@@ -189,6 +210,11 @@ static int start_state(struct k42_mount *mount)
         return start_store(mount);
 }
 
+static bool request_is_raising(void *data, uint64_t id)
+{
+        return requests_raising(data, id);
+}
+
 static int start_mount(struct worker *worker)
 {
         struct k42_mount *mount = &worker->mount;
@@ -196,6 +222,12 @@ static int start_mount(struct worker *worker)
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
+        if (r == 0) {
+                mount->nodes->doubts.raising = request_is_raising;
+                mount->nodes->doubts.data = mount->requests;
+        }
+        if (r == 0 && mount->resume)
+                r = node_table_resume(mount->nodes);
         idle_backing_init(mount);
         if (r == 0)
                 r = coherent_new(mount, &mount->coherent);
@@ -266,6 +298,7 @@ static void stop_mount(struct worker *worker, int status)
         cobj_free(mount->cobj);
         journal_free(mount->journal);
         requests_close(mount->requests);
+        keep_close(mount->keep);
         clear_orphaned(worker);
         state_dir_free(mount->state_dir);
 }

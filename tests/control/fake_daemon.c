@@ -8,6 +8,7 @@
 
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/node.h"
 
 struct client {
