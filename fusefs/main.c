@@ -159,7 +159,7 @@ static int start_state(struct k42_mount *mount)
 #else
         store_observer_init(&observer, mount->journal);
 #endif
-        r = cobj_new(&observer, &mount->cobj);
+        r = cobj_new(&observer, mount->keep, &mount->cobj);
         if (r == 0)
                 r = lazy_new(mount->cobj, &mount->lazy);
         if (r < 0) {

@@ -58,6 +58,7 @@ struct k42_mount {
         struct k42_options options;
         struct state_dir *state_dir;
         struct journal *journal;
+        struct keep *keep;    /* what outlives this worker; NULL: nothing does */
         struct cobj *cobj;
         struct lazy *lazy;
         struct store *store;
