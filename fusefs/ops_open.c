@@ -44,12 +44,14 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
 {
         const struct k42_mount *mount = k42_mount_of(req);
         const bool is_file = !server_file_is_dir(file);
+        struct request *request = request_current();
         const struct description_how how = {
                 .fd = open->fd,
                 .flags = fi->flags,
                 .type = is_file ? XOBJ_FILE : XOBJ_DIR,
                 .io_class = is_file ? file_opens_begin(file, open) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
+                .made = request ? &request->description : NULL,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
 

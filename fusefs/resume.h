@@ -28,6 +28,9 @@
  * one line was logged. */
 int resume_requests(struct k42_mount *mount, struct fuse_session *se);
 
+/* A request that is executed again is counted once: its slot knows. */
+extern const struct count_observer resume_count_observer;
+
 /* The parts of it, for tests without a kernel. */
 struct request;
 

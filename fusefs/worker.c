@@ -30,8 +30,10 @@
 #include "fusefs/options.h"
 #include "fusefs/passthrough.h"
 #include "fusefs/requests.h"
+#include "fusefs/resume.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
+#include "lazy/lazy_resume.h"
 
 #define JOURNAL_RECORDS   32768 /* 4 MiB */
 #define CONTROL_SETTLE_US (3 * G_USEC_PER_SEC)
@@ -200,9 +202,11 @@ static int start_state(struct k42_mount *mount)
 #else
         store_observer_init(&observer, mount->journal);
 #endif
-        r = cobj_new(&observer, &mount->cobj);
+        r = cobj_new(&observer, mount->keep, &mount->cobj);
         if (r == 0)
                 r = lazy_new(mount->cobj, &mount->lazy);
+        if (r == 0)
+                lazy_set_count_observer(mount->lazy, &resume_count_observer);
         if (r < 0) {
                 g_warning("%s: cannot start: %s", mount->options.mountpoint, g_strerror(-r));
                 return r;
@@ -213,6 +217,21 @@ static int start_state(struct k42_mount *mount)
 static bool request_is_raising(void *data, uint64_t id)
 {
         return requests_raising(data, id);
+}
+
+/* Nodes, clients, descriptions and handles. */
+static int resume_objects(struct k42_mount *mount)
+{
+        struct lazy_resumed resumed;
+        int r = node_table_resume(mount->nodes);
+
+        if (r < 0)
+                return r;
+        client_table_resume(cobj_clients(mount->cobj));
+        lazy_resume(mount->lazy, node_table_object, mount->nodes, &resumed);
+        node_table_resume_descriptions(mount->nodes);
+        client_table_settle(cobj_clients(mount->cobj));
+        return 0;
 }
 
 static int start_mount(struct worker *worker)
@@ -227,7 +246,7 @@ static int start_mount(struct worker *worker)
                 mount->nodes->doubts.data = mount->requests;
         }
         if (r == 0 && mount->resume)
-                r = node_table_resume(mount->nodes);
+                r = resume_objects(mount);
         idle_backing_init(mount);
         if (r == 0)
                 r = coherent_new(mount, &mount->coherent);
