@@ -24,10 +24,14 @@
  * owns it, and a change of one needs a new version.  A file of a newer version is refused, a file that
  * is damaged yields those of its slabs that check.
  *
- * Locks: one leaf per size class, taken by alloc and free; commit and next take none (next is for
- * before there are threads).
+ * Besides records there are a few *words* in the file's head, single numbers that survive (the id tables
+ * count their generations in them, see id_table_keep()).
+ *
+ * Locks: alloc and free take none (a stack of free records for each size class, with a tagged head) but
+ * when a slab is added: a leaf.  Commit and next take none (next is for before there are threads).
  */
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -44,6 +48,14 @@ enum keep_type {
         KEEP_NODE,        /* fusefs/server_file.h */
         KEEP_LINK,        /* fusefs/server_file.h: a name of a node */
         KEEP_TYPES,
+};
+
+enum keep_word {
+        KEEP_WORD_CLIENT_IDS,
+        KEEP_WORD_HANDLE_IDS,
+        KEEP_WORD_DESCRIPTION_IDS,
+        KEEP_WORD_NODE_IDS,
+        KEEP_WORDS = 16, /* room in the head */
 };
 
 struct keep;
@@ -65,7 +77,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Keep, keep_close)
  * memory at all.  `keep` may be NULL. */
 void *keep_alloc(struct keep *keep, size_t size);
 
-/* The next daemon sees the record as one of `type` from now on.  Once a record. */
+/* The next daemon sees the record as one of `type` from now on.  A record can become one of another type
+ * later, or be seen no more and yet be its owner's (KEEP_NONE). */
 void keep_commit(void *record, enum keep_type type);
 
 /* It does not any more, and the memory is free.  A committed record or not; NULL is ignored. */
@@ -75,6 +88,12 @@ void keep_free(struct keep *keep, void *record);
  * *cursor is 0 before the first call.  The one that was returned last may be freed meanwhile.
  * `ret_size`: how large it is at least (its size class), for checking what is in it; may be NULL. */
 void *keep_next(struct keep *keep, enum keep_type type, uint64_t *cursor, size_t *ret_size);
+
+/* A word of the head, 0 in a new file; for single stores of whoever owns it.  NULL if `keep` is. */
+_Atomic uint64_t *keep_word(struct keep *keep, enum keep_word word);
+
+/* Whether the record survives, or is ordinary memory. */
+bool keep_has(struct keep *keep, const void *record);
 
 /* Committed and uncommitted records in the file; bytes of the file; records that had to be ordinary
  * memory.  For `k42ctl stats` and the tests. */

@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ctl/control_protocol.h"
 #include "fusefs/daemon.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/holder.h"
 #include "fusefs/options.h"
 #include "fusefs/service.h"
@@ -60,6 +62,10 @@ int main(int argc, char **argv)
         if (argc > 1 && strcmp(argv[1], "--worker") == 0) {
                 argv[1] = argv[0];
                 return worker_run(argc - 1, argv + 1);
+        }
+        if (argc == 2 && strcmp(argv[1], "--list-failpoints") == 0) { /* for tests */
+                failpoint_list(stdout);
+                return K42_EXIT_OK;
         }
         service_init();
         /* the directories of a mount that is there already are not looked at: it would be asked itself */
