@@ -77,7 +77,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Keep, keep_close)
  * memory at all.  `keep` may be NULL. */
 void *keep_alloc(struct keep *keep, size_t size);
 
-/* The next daemon sees the record as one of `type` from now on.  Once a record. */
+/* The next daemon sees the record as one of `type` from now on.  A record can become one of another type
+ * later, or be seen no more and yet be its owner's (KEEP_NONE). */
 void keep_commit(void *record, enum keep_type type);
 
 /* It does not any more, and the memory is free.  A committed record or not; NULL is ignored. */

@@ -32,7 +32,7 @@ static void client_record(struct journal *journal, enum journal_type type,
 static void handle_record(struct journal *journal, enum journal_type type, const struct xobj *xobj,
                           int64_t closed)
 {
-        const struct client_data *data = xobj_client_data(xobj);
+        const struct kept_handle *data = xobj_client_data(xobj)->kept;
         struct journal_record record = {.type = type};
         access_rights match, nomatch;
 
@@ -48,8 +48,8 @@ static void handle_record(struct journal *journal, enum journal_type type, const
         record.handle.write_bytes = atomic_load(&data->write_bytes);
         record.handle.flags = data->flags;
         record.handle.match = match;
-        record.handle.type = (uint8_t)data->type;
-        record.handle.io_class = (uint8_t)data->io_class;
+        record.handle.type = data->type;
+        record.handle.io_class = data->io_class;
         record.handle.sharing = (uint8_t)atomic_load(&data->sharing);
         journal_append(journal, &record);
 }

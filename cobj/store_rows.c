@@ -109,7 +109,7 @@ static const char *class_word(unsigned io_class)
                                               : "cached";
 }
 
-static const char *sharing_word(int sharing)
+static const char *sharing_word(unsigned sharing)
 {
         return sharing == SHARING_SHARED       ? "shared"
                : sharing == SHARING_NON_SHARED ? "non_shared"
@@ -167,7 +167,7 @@ static void bind_id(sqlite3_stmt *stmt, int n, uint64_t id)
                 sqlite3_bind_int64(stmt, n, (sqlite3_int64)id);
 }
 
-static void bind_counters(sqlite3_stmt *stmt, int n, const struct client_data *data)
+static void bind_counters(sqlite3_stmt *stmt, int n, const struct kept_handle *data)
 {
         sqlite3_bind_int64(stmt, n, (sqlite3_int64)atomic_load(&data->reads));
         sqlite3_bind_int64(stmt, n + 1, (sqlite3_int64)atomic_load(&data->read_bytes));
@@ -240,7 +240,7 @@ static int insert_handle(struct store *s, int rc)
 static int put_handle(struct store *s, struct xobj *xobj)
 {
         sqlite3_stmt *stmt = s->statements[STMT_HANDLE_INSERT];
-        const struct client_data *data = xobj_client_data(xobj);
+        const struct kept_handle *data = xobj_client_data(xobj)->kept;
         struct server_object *object = xobj_object(xobj);
         g_autofree char *path = object->ops->describe(object);
         char flags[FLAGS_WORDS_MAX], rights[ACCESS_RIGHTS_STRING_MAX];
@@ -471,7 +471,7 @@ static bool first_time(struct pass *pass, uint64_t client)
 static int update_counters(struct store *s, struct xobj *xobj)
 {
         sqlite3_stmt *stmt = s->statements[STMT_HANDLE_UPDATE];
-        const struct client_data *data = xobj_client_data(xobj);
+        const struct kept_handle *data = xobj_client_data(xobj)->kept;
         char rights[ACCESS_RIGHTS_STRING_MAX];
         access_rights match, nomatch;
         int rc = SQLITE_OK;

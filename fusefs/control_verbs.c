@@ -17,6 +17,7 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/link.h"
 #include "fusefs/node.h"
 #include "fusefs/proc_files.h"
@@ -542,6 +543,25 @@ static int verb_sync(struct call *call)
         return r;
 }
 
+/* For tests: where this daemon, or the next one, is to be killed, see failpoint.h. */
+static int verb_failpoint(struct call *call)
+{
+        const char *points = NULL;
+        int r = 0;
+
+        if (call->args && json_object_has_member(call->args, "points"))
+                points = json_object_get_string_member(call->args, "points");
+        if (points && !call->peer->may_all)
+                r = -EPERM;
+        else if (points)
+                r = failpoint_arm(points);
+        json_text_open(call->result, '{');
+        json_text_key(call->result, "armed");
+        json_text_string(call->result, failpoint_armed());
+        json_text_close(call->result, '}');
+        return r;
+}
+
 static int verb_umount(struct call *call)
 {
         call->quit = true;
@@ -593,6 +613,7 @@ static const struct verb {
 } verbs[] = {
         {"list", verb_list, true},     {"show", verb_show, true},  {"stats", verb_stats, true},
         {"status", verb_status, true}, {"sync", verb_sync, false}, {"umount", verb_umount, false},
+        {"failpoint", verb_failpoint, false},
         {"upgrade", verb_upgrade, false},
 };
 

@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ctl/control_protocol.h"
 #include "fusefs/daemon.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/holder.h"
 #include "fusefs/options.h"
 #include "fusefs/worker.h"
@@ -59,6 +61,10 @@ int main(int argc, char **argv)
         if (argc > 1 && strcmp(argv[1], "--worker") == 0) {
                 argv[1] = argv[0];
                 return worker_run(argc - 1, argv + 1);
+        }
+        if (argc == 2 && strcmp(argv[1], "--list-failpoints") == 0) { /* for tests */
+                failpoint_list(stdout);
+                return K42_EXIT_OK;
         }
         if (!k42_options_parse(argc, argv, &options, &status))
                 return status;

@@ -24,6 +24,7 @@ struct coherent;
 struct control;
 struct link;
 struct node_table;
+struct requests;
 struct session;
 struct state_dir;
 
@@ -63,6 +64,7 @@ struct k42_mount {
         int fuse_fd;          /* with a link: /dev/fuse, the session's once it has begun */
         bool resume;          /* an earlier worker has served: go on with what it left */
         struct keep *keep;    /* what outlives this worker; NULL: nothing does */
+        struct requests *requests; /* what is under way, for the next worker; NULL in tests */
         struct state_dir *state_dir;
         struct journal *journal;
         struct cobj *cobj;

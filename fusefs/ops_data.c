@@ -12,6 +12,7 @@
 
 #include "fusefs/channel.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 
 /* O_DIRECT of the backing descriptor was refused; true if the caller has turned it off since (then
@@ -56,6 +57,45 @@ static const char *aligned(const struct description *description, const char *da
         return copy;
 }
 
+/* Where a WRITE goes. */
+struct output {
+        const struct description *description;
+        const struct fuse_file_info *fi;
+        int fd;
+        off_t offset;
+        bool append;
+};
+
+static ssize_t put(const struct output *to, const char *data, size_t size)
+{
+        ssize_t n;
+
+        data = aligned(to->description, data, size);
+        if (!data)
+                return -ENOMEM;
+        n = fs_pwrite(to->fd, data, size, to->offset, to->append);
+        if (direct_is_over(to->description, to->fd, to->fi, n))
+                n = fs_pwrite(to->fd, data, size, to->offset, to->append);
+        return n;
+}
+
+/* What a dead daemon has appended is not appended again: `before` bytes of the data, all there is to the count. */
+static ssize_t put_rest(const struct output *to, const char *data, size_t size, size_t before)
+{
+        const ssize_t n = put(to, data + before, size - before);
+
+        return n >= 0 ? n + (ssize_t)before : before > 0 ? (ssize_t)before : n;
+}
+
+static int64_t write_once(const struct output *to, const char *data, size_t size)
+{
+        size_t before = 0;
+        int64_t r = to->append ? intent_append(to->fd, data, size, &before) : intent_once();
+
+        INTENT_CALL("write", r, put_rest(to, data, size, before));
+        return r;
+}
+
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
               struct fuse_file_info *fi)
 {
@@ -63,15 +103,18 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
         struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
-                const bool append = (fi->flags & O_APPEND) && !fi->writepage;
+                const struct output output = {
+                        .description = description,
+                        .fi = fi,
+                        .fd = fd,
+                        .offset = offset,
+                        .append = (fi->flags & O_APPEND) && !fi->writepage,
+                };
                 CREDS(creds);
-                ssize_t n = creds_for_change(req, fd, channel_request()->kill_suidgid, &creds);
+                int64_t n = creds_for_change(req, fd, channel_request()->kill_suidgid, &creds);
 
-                data = aligned(description, data, size);
                 if (n == 0)
-                        n = !data ? -ENOMEM : fs_pwrite(fd, data, size, offset, append);
-                if (direct_is_over(description, fd, fi, n))
-                        n = fs_pwrite(fd, data, size, offset, append);
+                        n = write_once(&output, data, size);
                 creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);
@@ -88,6 +131,8 @@ static int for_change_by_uid(fuse_req_t req, int fd, struct creds *ret_creds)
         return creds_for_change(req, fd, fuse_req_ctx(req)->uid != 0, ret_creds);
 }
 
+#define MOVES_DATA (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)
+
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
                   struct fuse_file_info *fi)
 {
@@ -95,12 +140,13 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 
         if (ops_description_fd(req, fi, &fd)) {
                 CREDS(creds);
-                int r = for_change_by_uid(req, fd, &creds);
+                int64_t r = for_change_by_uid(req, fd, &creds);
 
                 if (r == 0)
-                        r = fs_fallocate(fd, mode, offset, length);
+                        r = mode & MOVES_DATA ? intent_resize(fd) : intent_once();
+                INTENT_CALL("fallocate", r, fs_fallocate(fd, mode, offset, length));
                 creds_restore(&creds);
-                ops_reply(req, r);
+                ops_reply(req, (int)r);
         }
 }
 
@@ -116,11 +162,13 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
         if (out) {
                 const pid_t pid = fuse_req_ctx(req)->pid;
                 CREDS(creds);
-                ssize_t n = for_change_by_uid(req, out_fd, &creds);
+                int64_t n = for_change_by_uid(req, out_fd, &creds);
 
                 if (n == 0)
-                        n = fs_copy_range(in_fd, offset_in, out_fd, offset_out, size,
-                                          (unsigned)flags);
+                        n = intent_once();
+                INTENT_CALL("copy", n,
+                            fs_copy_range(in_fd, offset_in, out_fd, offset_out, size,
+                                          (unsigned)flags));
                 creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);

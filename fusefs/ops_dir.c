@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fusefs/ops.h"
+#include "fusefs/requests.h"
 
 /* How much larger an entry can be in the answer than in struct fs_dirent: 32 bytes against 24, and
  * 160 against 24 with attributes, for the shortest names. */
@@ -55,8 +56,8 @@ static bool leave_out(struct listing *l, const struct fs_dirent *d)
 static size_t add_plus(struct listing *l, const struct fs_dirent *d)
 {
         struct fuse_entry_param entry;
-        int r = is_dot(d->name) || leave_out(l, d) ? -EISDIR
-                                                   : ops_lookup(l->dir, l->dirfd, d->name, &entry);
+        const bool bare = is_dot(d->name) || leave_out(l, d) || !request_can_raise(request_current());
+        int r = bare ? -EISDIR : ops_lookup(l->dir, l->dirfd, d->name, &entry);
 
         if (r == -ENOENT)
                 return 0;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 #include "fusefs/state_dir.h"
 #include "lazy/lazy_reopen.h"
@@ -74,7 +75,9 @@ static void run_message(const struct call *call, const struct message *message)
 
         if (call->in_size == size && call->out_size == size) {
                 memcpy(data, call->in, size);
+                FAILPOINT("message");
                 r = message->run(call, data);
+                FAILPOINT("message-done");
         }
         if (r < 0)
                 ops_reply(call->req, r);
@@ -169,6 +172,14 @@ static int may_set_flags(const struct call *call)
         return r < 0 ? r : ((flags ^ now) & guarded) ? -EPERM : 0;
 }
 
+static int set_flags(const struct call *call, void *data)
+{
+        int64_t r = intent_once();
+
+        INTENT_CALL("ioctl", r, fs_ioctl(call->fd, forwarded_request(call->cmd), data));
+        return (int)r;
+}
+
 static void forward(struct call *call, size_t size)
 {
         const bool sets = _IOC_DIR(call->cmd) & _IOC_WRITE;
@@ -186,7 +197,9 @@ static void forward(struct call *call, size_t size)
                 memcpy(&data, call->in, size);
                 r = may_set_flags(call);
         }
-        if (r == 0)
+        if (r == 0 && sets)
+                r = set_flags(call, &data);
+        else if (r == 0)
                 r = fs_ioctl(call->fd, forwarded_request(call->cmd), &data);
         if (r >= 0 && sets) /* the kernel does not know that it changes st_ctime */
                 channel_forget_attributes(k42_mount_of(call->req)->channel,

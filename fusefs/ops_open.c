@@ -8,6 +8,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 #include "fusefs/park.h"
 #include "fusefs/timeouts.h"
@@ -43,15 +44,18 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
 {
         const struct k42_mount *mount = k42_mount_of(req);
         const bool is_file = !server_file_is_dir(file);
+        struct request *request = request_current();
         const struct description_how how = {
                 .fd = open->fd,
                 .flags = fi->flags,
                 .type = is_file ? XOBJ_FILE : XOBJ_DIR,
                 .io_class = is_file ? file_opens_begin(file, open) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
+                .made = request ? &request->description : NULL,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
 
+        FAILPOINT("described");
         if (r < 0) {
                 if (is_file)
                         file_opens_end(file, how.io_class, how.flags, open->fd);
@@ -103,6 +107,7 @@ static bool has_suidgid(int fd)
 static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags)
 {
         bool loses_bits = false;
+        int64_t truncated = 0;
         CREDS(creds);
         int io_fd;
 
@@ -115,9 +120,21 @@ static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags
                         return r;
                 loses_bits = has_suidgid(fd);
         }
+        if (flags & O_TRUNC)
+                truncated = intent_once();
+        if (truncated < 0)
+                return (int)truncated;
+        if ((flags & O_TRUNC) && truncated != INTENT_RUN) { /* that was done already */
+                flags &= ~O_TRUNC;
+                loses_bits = true; /* perhaps */
+        }
+        FAILPOINT("open-before");
         io_fd = ops_reopen(file->table, fd, fs_open_flags(flags));
         if (io_fd == -EPERM && (flags & O_APPEND))
                 io_fd = ops_reopen(file->table, fd, fs_open_flags(flags) | O_APPEND);
+        FAILPOINT("open-called");
+        if (truncated == INTENT_RUN)
+                request_done(request_current(), MIN(io_fd, 0));
         /* The kernel knows what O_TRUNC does to the size, but not what it does to the mode. */
         if (io_fd >= 0 && loses_bits)
                 channel_forget_attributes(k42_mount_of(req)->channel, file->id);
@@ -183,7 +200,9 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
                 SERVER_FILE(file);
 
                 file = server_file_ref(server_file_of(description->object));
+                FAILPOINT("release");
                 ops_release(file, description);
+                FAILPOINT("released");
                 ops_reply(req, 0);
         }
 }

@@ -24,6 +24,11 @@ static void object_unref(struct server_object *object)
         server_file_unref(server_file_of(object));
 }
 
+static uint64_t object_id(struct server_object *object)
+{
+        return server_file_of(object)->id;
+}
+
 static char *object_describe(struct server_object *object)
 {
         return server_file_describe(server_file_of(object));
@@ -36,10 +41,12 @@ static int object_open_again(struct server_object *object, int flags)
 
 static const struct server_object_ops file_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
+        .leaves = description_leaves,
         .being_freed = description_being_freed,
         .ref = object_ref,
         .unref = object_unref,
         .open_again = object_open_again,
+        .id = object_id,
         .describe = object_describe,
 };
 

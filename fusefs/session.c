@@ -34,6 +34,8 @@
 #include "fusefs/link.h"
 #include "fusefs/mount_point.h"
 #include "fusefs/node.h"
+#include "fusefs/requests.h"
+#include "fusefs/resume.h"
 
 #define WAKE_SIGNAL    SIGUSR1
 #define WAKE_EVERY_MS  5
@@ -124,8 +126,11 @@ static void note_served(struct session *session)
 static void *session_thread(void *data)
 {
         struct session *session = data;
-        struct fuse_buf buf = {.mem = NULL};
+        struct requests *requests = session->mount->requests;
+        struct request *request = requests ? requests_take(requests) : NULL;
+        struct fuse_buf buf = {.mem = request ? request_buffer(request) : NULL};
 
+        request_set_current(request);
         while (!fuse_session_exited(session->se)) {
                 int r;
 
@@ -134,11 +139,16 @@ static void *session_thread(void *data)
                 turn_is_over(session);
                 if (r > 0) {
                         fuse_session_process_buf(session->se, &buf);
+                        request_answered(request); /* what has no answer, too */
                         note_served(session);
                 } else if (r < 0 && r != -EINTR && r != -EAGAIN)
                         g_usleep(RETRY_PAUSE_US);
         }
-        free(buf.mem);
+        request_set_current(NULL);
+        if (request)
+                requests_give_back(requests, request);
+        else
+                free(buf.mem);
         if (claim_parked(session)) /* who will pass it on */
                 sem_post(&session->unpark);
         if (atomic_fetch_sub(&session->running, 1) == 1) {
@@ -152,21 +162,59 @@ static void *session_thread(void *data)
         return NULL;
 }
 
-static int start_threads(struct session *session, unsigned n)
+/* Signals are main's; the threads that are made in between take only the one that wakes them. */
+static void block_signals(sigset_t *ret_before)
 {
         struct sigaction action = {.sa_handler = wake_handler};
-        sigset_t others, before;
+        sigset_t others;
+
+        sigaction(WAKE_SIGNAL, &action, NULL);
+        sigfillset(&others);
+        sigdelset(&others, WAKE_SIGNAL);
+        pthread_sigmask(SIG_BLOCK, &others, ret_before);
+}
+
+struct resuming {
+        struct session *session;
+        int r;
+};
+
+static void *resume_thread(void *data)
+{
+        struct resuming *resuming = data;
+
+        resuming->r = resume_requests(resuming->session->mount, resuming->session->se);
+        return NULL;
+}
+
+/* Serves what the last daemon left, in a thread of its own, because serving changes a thread's
+ * credentials. */
+static int resume_session(struct session *session)
+{
+        struct resuming resuming = {.session = session};
+        sigset_t before;
+        pthread_t thread;
+        int err;
+
+        block_signals(&before);
+        err = pthread_create(&thread, NULL, resume_thread, &resuming);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (err != 0)
+                return -err;
+        pthread_join(thread, NULL);
+        return resuming.r;
+}
+
+static int start_threads(struct session *session, unsigned n)
+{
+        sigset_t before;
         pthread_attr_t attr;
         int err = 0;
 
-        sigaction(WAKE_SIGNAL, &action, NULL);
         session->threads = calloc(n, sizeof *session->threads);
         if (!session->threads)
                 return -ENOMEM;
-        /* Signals are main's; these threads take only the one that wakes them. */
-        sigfillset(&others);
-        sigdelset(&others, WAKE_SIGNAL);
-        pthread_sigmask(SIG_BLOCK, &others, &before);
+        block_signals(&before);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, STACK_SIZE);
         /* All are counted before the first one can end. */
@@ -227,7 +275,7 @@ static int connect_session(struct session *session)
         int r;
 
         r = channel_new(session->se, mount->fuse_fd, mount->io_class == IO_CLASS_FAST,
-                        session_ready, session, &mount->channel);
+                        mount->requests, session_ready, session, &mount->channel);
         if (r < 0)
                 g_warning("%s: libfuse refuses the channel: %s", mount->options.mountpoint,
                           g_strerror(-r));
@@ -265,6 +313,8 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
         r = make_fuse_session(session);
         if (r == 0)
                 r = connect_session(session);
+        if (r == 0 && mount->resume && mount->requests)
+                r = resume_session(session);
         if (r < 0) {
                 session_stop(session);
                 return r;

@@ -21,13 +21,19 @@
 #include "fusefs/control.h"
 #include "fusefs/control_listen.h"
 #include "fusefs/daemon.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/link.h"
 #include "fusefs/mount.h"
 #include "fusefs/node.h"
+#include "fusefs/node_resume.h"
+#include "fusefs/node_table.h"
 #include "fusefs/options.h"
 #include "fusefs/passthrough.h"
+#include "fusefs/requests.h"
+#include "fusefs/resume.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
+#include "lazy/lazy_resume.h"
 
 #define JOURNAL_RECORDS   32768 /* 4 MiB */
 #define CONTROL_SETTLE_US (3 * G_USEC_PER_SEC)
@@ -151,6 +157,22 @@ static int start_store(struct k42_mount *mount)
         return r;
 }
 
+static int start_keep(struct k42_mount *mount)
+{
+        const int dirfd = state_dir_fd(mount->state_dir);
+        uint32_t damaged = 0;
+        int r = mount->resume ? keep_adopt(dirfd, "keep", &mount->keep, &damaged)
+                              : keep_create(dirfd, "keep", &mount->keep);
+
+        if (r < 0)
+                g_warning("%s/keep: cannot be %s: %s", state_dir_path(mount->state_dir),
+                          mount->resume ? "taken over" : "made", g_strerror(-r));
+        else if (damaged > 0)
+                g_warning("%s/keep: %u damaged parts are not used",
+                          state_dir_path(mount->state_dir), damaged);
+        return r;
+}
+
 static int start_state(struct k42_mount *mount)
 {
         struct cobj_observer observer;
@@ -158,6 +180,14 @@ static int start_state(struct k42_mount *mount)
 
         r = state_dir_adopt(mount->options.state, mount->options.mountpoint, LINK_FD_STATE,
                             &mount->state_dir);
+        if (r < 0)
+                return r;
+        r = requests_open(state_dir_fd(mount->state_dir), mount->resume,
+                          mount->options.max_threads, &mount->requests);
+        if (r < 0)
+                return r;
+        failpoint_init(mount->requests, mount->resume);
+        r = start_keep(mount);
         if (r < 0)
                 return r;
         r = journal_create(state_dir_fd(mount->state_dir), "journal", JOURNAL_RECORDS,
@@ -172,14 +202,36 @@ static int start_state(struct k42_mount *mount)
 #else
         store_observer_init(&observer, mount->journal);
 #endif
-        r = cobj_new(&observer, &mount->cobj);
+        r = cobj_new(&observer, mount->keep, &mount->cobj);
         if (r == 0)
                 r = lazy_new(mount->cobj, &mount->lazy);
+        if (r == 0)
+                lazy_set_count_observer(mount->lazy, &resume_count_observer);
         if (r < 0) {
                 g_warning("%s: cannot start: %s", mount->options.mountpoint, g_strerror(-r));
                 return r;
         }
         return start_store(mount);
+}
+
+static bool request_is_raising(void *data, uint64_t id)
+{
+        return requests_raising(data, id);
+}
+
+/* Nodes, clients, descriptions and handles. */
+static int resume_objects(struct k42_mount *mount)
+{
+        struct lazy_resumed resumed;
+        int r = node_table_resume(mount->nodes);
+
+        if (r < 0)
+                return r;
+        client_table_resume(cobj_clients(mount->cobj));
+        lazy_resume(mount->lazy, node_table_object, mount->nodes, &resumed);
+        node_table_resume_descriptions(mount->nodes);
+        client_table_settle(cobj_clients(mount->cobj));
+        return 0;
 }
 
 static int start_mount(struct worker *worker)
@@ -189,6 +241,12 @@ static int start_mount(struct worker *worker)
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
+        if (r == 0) {
+                mount->nodes->doubts.raising = request_is_raising;
+                mount->nodes->doubts.data = mount->requests;
+        }
+        if (r == 0 && mount->resume)
+                r = resume_objects(mount);
         idle_backing_init(mount);
         if (r == 0)
                 r = coherent_new(mount, &mount->coherent);
@@ -258,6 +316,8 @@ static void stop_mount(struct worker *worker, int status)
         lazy_free(mount->lazy);
         cobj_free(mount->cobj);
         journal_free(mount->journal);
+        requests_close(mount->requests);
+        keep_close(mount->keep);
         clear_orphaned(worker);
         state_dir_free(mount->state_dir);
 }

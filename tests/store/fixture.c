@@ -19,6 +19,7 @@ static int thing_give(struct server_object *object, struct client *client, acces
 
 static void thing_being_freed(struct server_object *object, const struct xobj *xobj)
 {
+        client_data_clear(((struct thing *)object)->cobj, xobj_client_data(xobj));
         free(xobj_client_data(xobj));
 }
 
@@ -59,15 +60,18 @@ static int thing_give(struct server_object *object, struct client *client, acces
         int r;
 
         g_assert_nonnull(data);
-        data->flags = h->flags;
-        data->parent = h->parent;
-        data->type = h->flags & O_DIRECTORY ? XOBJ_DIR : XOBJ_FILE;
-        data->io_class = IO_CLASS_COUNTED;
-        data->opened = g_get_real_time();
-        atomic_store(&data->sharing, h->parent ? SHARING_LAZY_INIT : SHARING_NON_SHARED);
+        g_assert_cmpint(client_data_init(h->cobj, data), ==, 0);
+        data->kept->flags = h->flags;
+        data->kept->parent = h->parent;
+        data->kept->type = h->flags & O_DIRECTORY ? XOBJ_DIR : XOBJ_FILE;
+        data->kept->io_class = IO_CLASS_COUNTED;
+        data->kept->opened = g_get_real_time();
+        atomic_store(&data->kept->sharing, h->parent ? SHARING_LAZY_INIT : SHARING_NON_SHARED);
         r = give_access_internal(h->cobj, object, client, match, nomatch, data, ret_handle);
-        if (r < 0)
+        if (r < 0) {
+                client_data_clear(h->cobj, data);
                 free(data);
+        }
         return r;
 }
 
@@ -90,8 +94,8 @@ void count_read(struct fixture *f, xhandle token, uint64_t bytes)
 
         g_assert_nonnull(xobj);
         data = xobj_client_data(xobj);
-        atomic_fetch_add(&data->reads, 1);
-        atomic_fetch_add(&data->read_bytes, bytes);
+        atomic_fetch_add(&data->kept->reads, 1);
+        atomic_fetch_add(&data->kept->read_bytes, bytes);
         atomic_store(&data->dirty, true);
 }
 
@@ -152,7 +156,9 @@ void fixture_set_up(struct fixture *f, gconstpointer data)
         }
         g_assert_cmpint(journal_create(f->dirfd, "journal", f->ring, &f->journal), ==, 0);
         store_observer_init(&observer, f->journal);
-        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
+        for (unsigned i = 0; i < f->n_things; i++)
+                f->things[i].cobj = f->cobj;
         g_assert_cmpint(client_table_get(cobj_clients(f->cobj), getpid(), &f->self), ==, 0);
         g_assert_cmpint(fixture_open_store(f, &error), ==, 0);
         warnings_taken(NULL);

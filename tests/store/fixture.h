@@ -14,6 +14,7 @@
 
 struct thing {
         struct server_object object;
+        struct cobj *cobj;
         char *path;
         atomic_int refs;
 };
