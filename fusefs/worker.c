@@ -405,6 +405,8 @@ int worker_run(int argc, char **argv)
                 serve(&worker);
         else if (r == -ENODEV && mount->resume)
                 link_tell(mount->link, LINK_ENDING, -1); /* unmounted while nobody served it */
+        else if (mount->resume)
+                _exit(K42_EXIT_FAILED); /* what earlier workers left is the next one's: nothing is freed */
         status = r == 0 || (r == -ENODEV && mount->resume) ? K42_EXIT_OK : K42_EXIT_FAILED;
         stop_mount(&worker, status);
         g_main_loop_unref(worker.loop);
