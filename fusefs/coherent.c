@@ -76,7 +76,8 @@ struct coherent {
 
         /* The thread's alone. */
         guint mounts;
-        bool lost; /* events: everything is to be forgotten */
+        bool lost;    /* events: everything is to be forgotten */
+        bool resumed; /* by the death of an earlier daemon */
         uint64_t batch;
         struct memo memo[MEMO_SLOTS];
         char buf[READ_SIZE];
@@ -270,18 +271,33 @@ static void tell_all_of(struct coherent *c, struct server_file *file)
         tell_file(c, file, true);
 }
 
+/* The files that the kernel writes to by itself since an earlier daemon, whose marks went with it. */
+static void mark_written(struct server_file *file)
+{
+        if (atomic_load(&file->opens.writers) > 0) {
+                NODE_FD(node, file);
+
+                if (node.fd >= 0)
+                        file_opens_watch_less(file, node.fd);
+        }
+}
+
 /* Events were lost, or cannot be understood: the kernel knows nothing any more. */
 static void forget_everything(struct coherent *c)
 {
+        const bool resumed = c->resumed;
         struct node_table *nodes = c->mount->nodes;
         struct server_file *file;
         uint32_t cursor = 0;
 
         c->lost = false;
+        c->resumed = false;
         atomic_fetch_add_explicit(&c->resets, 1, memory_order_relaxed);
         atomic_store(&c->all_changed, atomic_fetch_add(&c->sequence, 1) + 1);
         tell_file(c, node_table_file(nodes, FUSE_ROOT_ID), true);
         while (!atomic_load(&c->stopping) && (file = node_table_next(nodes, &cursor))) {
+                if (resumed)
+                        mark_written(file);
                 tell_all_of(c, file);
                 server_file_unref(file);
         }
@@ -366,6 +382,8 @@ static void *coherent_thread(void *data)
                 {.fd = c->mounts_fd, .events = POLLPRI},
         };
 
+        if (c->lost)
+                forget_everything(c);
         while (!atomic_load(&c->stopping)) {
                 if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
                         continue; /* EINTR, or no memory for the moment */
@@ -424,6 +442,7 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
                 return -ENOMEM;
         c->mount = mount;
         c->self = getpid();
+        c->lost = c->resumed = mount->resume; /* nobody watched */
         r = open_fds(c);
         if (r == 0) {
                 fd = node_fd_get(root);

@@ -415,6 +415,7 @@ static int verb_stats(struct call *call)
         else
                 json_text_null(text);
         put_count(text, "node_fds", node_table_fds(mount->nodes));
+        put_count(text, "parked", node_table_parked(mount->nodes));
         put_count(text, "foreign_events", coherent_foreign_events(mount->coherent));
         put_count(text, "invalidations", coherent_invalidations(mount->coherent));
         put_count(text, "invalidated_all", coherent_resets(mount->coherent));

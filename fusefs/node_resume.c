@@ -256,7 +256,7 @@ void node_table_resumed(struct node_table *table)
         while ((file = node_table_next(table, &cursor))) {
                 const uint64_t n = atomic_load(&file->kept->nlookup);
 
-                if (server_file_has(file, NODE_PARKED) && !server_file_has(file, NODE_DELETED) &&
+                if (file->fd.pins > 0 && !server_file_has(file, NODE_DELETED) &&
                     !server_file_has(file, NODE_NAMELESS))
                         settle_parked(file);
                 if (n > 0 && n <= atomic_load(&file->kept->doubt))

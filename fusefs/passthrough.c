@@ -75,21 +75,30 @@ static void locked_backing_close(struct server_file *file, struct k42_mount *mou
         kept_node_clear(kept, NODE_BACKING_CLOSING);
 }
 
-void passthrough_probe(struct k42_mount *mount)
+/* Registers something and takes it back: the id that it had, or -errno. */
+static int probe(struct k42_mount *mount)
 {
-        int fd, id;
+        const int fd = memfd_create("k42fs-probe", MFD_CLOEXEC);
+        const int id = fd < 0 ? -errno : channel_backing_open(mount->channel, fd);
 
-        if (mount->io_class != IO_CLASS_FAST)
-                return;
-        fd = memfd_create("k42fs-probe", MFD_CLOEXEC);
-        id = fd < 0 ? -errno : channel_backing_open(mount->channel, fd);
         if (fd >= 0)
                 close(fd);
         if (id > 0) {
                 saw_id(id);
                 channel_backing_close(mount->channel, id);
-                return;
         }
+        return id;
+}
+
+void passthrough_probe(struct k42_mount *mount)
+{
+        int id;
+
+        if (mount->io_class != IO_CLASS_FAST)
+                return;
+        id = probe(mount);
+        if (id > 0)
+                return;
         atomic_store(&mount->passthrough, false);
         if (mount->options.io == IO_FAST)
                 g_message("%s: the kernel refuses passthrough: %s; using io=cached",
@@ -270,6 +279,6 @@ void passthrough_resumed(struct k42_mount *mount)
                 server_file_unref(file);
         }
         g_array_sort(known, compare_ids);
-        if (search_from < INT32_MAX)
+        if (search_from < INT32_MAX && probe(mount) > 0)
                 close_unknown(mount, search_from, known);
 }

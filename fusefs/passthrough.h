@@ -67,8 +67,7 @@ void file_opens_drop(struct server_file *file);
 void file_opens_resume(struct server_file *file, enum io_class io_class, int flags);
 
 /* All that were are there again: closes the backing files that nobody uses, and those that were being registered
- * when the earlier daemon died.  Main thread, when passthrough_probe() has been there, and before requests are
- * served. */
+ * when the earlier daemon died.  Before requests are served. */
 void passthrough_resumed(struct k42_mount *mount);
 
 /* The kernel writes to the file by itself: see to it (again) that not every write is told as a change by

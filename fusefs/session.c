@@ -295,6 +295,14 @@ static bool wait_until_ready(struct session *session)
         return ready;
 }
 
+/* A mount that earlier workers have served is not ours to end: the holder starts another worker. */
+static int start_failed(struct session *session, int r)
+{
+        if (!session->mount->resume || r == -ENODEV)
+                session_stop(session);
+        return r;
+}
+
 int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data,
                   struct session **ret_session)
 {
@@ -315,16 +323,13 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
                 r = connect_session(session);
         if (r == 0 && mount->resume && mount->requests)
                 r = resume_session(session);
-        if (r < 0) {
-                session_stop(session);
-                return r;
-        }
+        if (r < 0)
+                return start_failed(session, r);
         r = start_threads(session, mount->options.max_threads);
         if (r < 0) {
                 g_warning("%s: cannot start threads: %s", mount->options.mountpoint,
                           g_strerror(-r));
-                session_stop(session);
-                return r;
+                return start_failed(session, r);
         }
         if (!wait_until_ready(session)) {
                 if (!mount->resume)

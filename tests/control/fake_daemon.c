@@ -172,6 +172,11 @@ uint32_t node_table_count(struct node_table *table)
         return 3;
 }
 
+uint32_t node_table_parked(struct node_table *table)
+{
+        return 0;
+}
+
 uint32_t node_table_fds(struct node_table *table)
 {
         return 2;

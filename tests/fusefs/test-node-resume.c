@@ -854,9 +854,8 @@ static void test_backing(struct fixture *f, gconstpointer data)
         resume(f);
         a = node(f, 0);
         file_opens_resume(a, IO_CLASS_FAST, O_RDONLY);
-        passthrough_probe(&f->mount);
-        g_assert_cmpuint(closed[6], ==, 1);
         node_table_resumed(f->table);
+        g_assert_cmpuint(closed[6], ==, 1); /* that was to find out how far they go */
         g_assert_cmpuint(closed[1], ==, 0);
         g_assert_cmpuint(closed[3], ==, 1);
         g_assert_cmpuint(closed[4], ==, 1);
