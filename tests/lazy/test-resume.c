@@ -370,6 +370,8 @@ static void test_ended_meanwhile(struct fixture *f, gconstpointer data)
         wait_until_stale(two, of_child.token);
         g_assert_cmpuint(client_table_count(cobj_clients(two->cobj)), ==, 0);
         d = description_from_fh(two->lazy, fh);
+        for (int i = 0; i < 1000 && lazy_state_holders(d->left) < 2; i++)
+                g_usleep(5000); /* the last act of a handle comes a little later */
         g_assert_cmpuint(lazy_state_holders(d->left), ==, 2);
         late = reopen_as(d, getpid(), of_child.token);
         g_assert_cmpuint(late.parent, ==, of_child.token); /* the lineage */
@@ -438,6 +440,12 @@ static void test_holders(struct fixture *f, gconstpointer data)
                         }
                         end_child(child);
                         wait_until_stale(life, token);
+                        /* It is left by the last act, a little later. */
+                        for (int n = 0; n < 1000; n++) {
+                                if (lazy_state_find_token(d->left, token, &holder))
+                                        break;
+                                g_usleep(5000);
+                        }
                         g_assert_true(lazy_state_find_token(d->left, token, &holder));
                 }
                 next = next_life(f);
@@ -673,6 +681,8 @@ static void test_count_observer(struct fixture *f, gconstpointer data)
         life_end(life);
 }
 
+#define MADE 16 /* where a life counts what it made, behind the ids of what it has open */
+
 /* What a process that is killed at any moment leaves: it opens, re-opens as itself, reads, releases. */
 static void busy_life(struct fixture *f, struct keep *keep, uint64_t *kept_open)
 {
@@ -695,6 +705,7 @@ static void busy_life(struct fixture *f, struct keep *keep, uint64_t *kept_open)
                 reopen_as(d[i], getppid(), 0);
                 description_count_read(d[i], getppid(), 8);
                 kept_open[i] = d[i]->id;
+                kept_open[MADE]++;
         }
 }
 
@@ -720,7 +731,9 @@ static void test_kill(struct fixture *f, gconstpointer data)
                 if (pid == 0)
                         busy_life(f, keep, shared);
                 keep_close(keep);
-                g_usleep((gulong)g_test_rand_int_range(3000, 30000));
+                for (int i = 0; i < 5000 && ((volatile uint64_t *)shared)[MADE] == 0; i++)
+                        g_usleep(1000);
+                g_usleep((gulong)g_test_rand_int_range(0, 10000));
                 g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
                 g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
 
@@ -752,7 +765,7 @@ static void test_kill(struct fixture *f, gconstpointer data)
                         keep_close(keep);
                 }
         }
-        g_assert_cmpuint(checked, >, 100);
+        g_assert_cmpuint(checked, >, 60);
         munmap(shared, 4096);
 }
 
