@@ -35,6 +35,7 @@ struct life {
         struct lazy *lazy;
         struct thing things[THINGS];
         atomic_int given, freed, appeared, exited;
+        void (*freeing)(struct life *life); /* called once, while a handle is ended */
         struct lazy_resumed resumed;
 };
 
@@ -82,7 +83,11 @@ static void on_given(const struct xobj *xobj, void *data)
 
 static void on_freed(const struct xobj *xobj, void *data)
 {
-        atomic_fetch_add(&((struct life *)data)->freed, 1);
+        struct life *life = data;
+
+        atomic_fetch_add(&life->freed, 1);
+        if (life->freeing)
+                g_steal_pointer(&life->freeing)(life);
 }
 
 static void on_appeared(const struct client *client, void *data)
@@ -525,6 +530,32 @@ static void test_half_done(struct fixture *f, gconstpointer data)
         life_end(two);
 }
 
+static struct fixture *while_freeing_fixture;
+static xhandle given_while_freeing;
+static struct life *killed_while_freeing;
+
+static void give_and_kill(struct life *life)
+{
+        given_while_freeing = open_as(life, 1, getpid(), O_RDONLY)->opener;
+        killed_while_freeing = next_life(while_freeing_fixture);
+}
+
+/* A handle is given while another ends: the two must not be found under one index, or one is lost. */
+static void test_given_while_freed(struct fixture *f, gconstpointer data)
+{
+        struct life *one = first_life(f);
+        const struct description *d = open_as(one, 0, getpid(), O_RDONLY);
+
+        while_freeing_fixture = f;
+        one->freeing = give_and_kill;
+        g_assert_true(xobj_free(one->cobj, d->opener));
+        g_assert_nonnull(record_of(one, given_while_freeing));
+        g_assert_nonnull(record_of(killed_while_freeing, given_while_freeing));
+        g_assert_cmpuint(killed_while_freeing->resumed.descriptions, ==, 2);
+        life_end(killed_while_freeing);
+        life_end(one);
+}
+
 /* What cannot be put together is dropped, said once, and its memory is free. */
 static void test_dropped(struct fixture *f, gconstpointer data)
 {
@@ -829,6 +860,7 @@ int main(int argc, char **argv)
         ADD("/resume/holders", test_holders);
         ADD("/resume/without-client", test_without_client);
         ADD("/resume/half-done", test_half_done);
+        ADD("/resume/given-while-freed", test_given_while_freed);
         ADD("/resume/dropped", test_dropped);
         ADD("/resume/doubtful", test_doubtful);
         ADD("/resume/made", test_made);
