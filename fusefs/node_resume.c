@@ -76,6 +76,7 @@ static void resume_node(struct resuming *r, struct kept_node *kept, size_t size)
         if (!kept_node_has(kept, NODE_UNHASHED))
                 node_table_rehash(file);
         take_parked(file);
+        file_backing_resume(file);
         r->nodes++;
 }
 
