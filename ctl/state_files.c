@@ -14,7 +14,7 @@
 
 #include "ctl/control_protocol.h"
 
-const char *const state_mount_files[] = {"journal", "keep", "requests", CONTROL_SOCKET_NAME, NULL};
+const char *const state_mount_files[] = {"journal", "keep", "requests", "mount", CONTROL_SOCKET_NAME, NULL};
 const char *const state_db_files[] = {"state.db-wal", "state.db-shm", "state.db-journal", "state.db",
                                       NULL};
 

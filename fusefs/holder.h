@@ -14,6 +14,11 @@
  * request, the next one is started after a pause that doubles each time.  It is a failure if a worker dies
  * before it is ready, or of anything but SIGKILL before it has answered a request; after HOLDER_FAILURES_MAX
  * of them in a row the holder gives up: it unmounts, removes the state directory and exits with status 1.
+ *
+ * The holder's own end.  SIGTERM and SIGINT (SIGHUP in the foreground) end the mount cleanly; with -o
+ * fdstore SIGTERM ends only the daemon, and a new holder that gets the descriptors from the service manager goes
+ * on with the mount (service.h).  If the holder is killed the worker ends the mount, or, with -o fdstore,
+ * only itself.
  */
 #include "fusefs/daemon.h"
 #include "fusefs/mount.h"
@@ -22,4 +27,4 @@
 
 /* The daemon's life.  `program`: argv[0].  `start`: from daemon_fork(), its end is the holder's.  Returns
  * the exit status, after a line if it is not 0. */
-int holder_run(const struct k42_options *options, const char *program, struct daemon_start *start);
+int holder_run(struct k42_options *options, const char *program, struct daemon_start *start);

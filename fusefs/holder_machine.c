@@ -2,13 +2,14 @@
 /*
  * The holder as a table: in each state, what each event makes it do.  An action returns the next state.
  *
- *                READY      ENDING   DIED        TIMER        ASKED       UPGRADE    GONE
- *   STARTING     serve      closing  replace     kill_worker  end         postpone   –
- *   SERVING      –          closing  replace     –            end         stop       –
- *   BACKING_OFF  –          –        –           start        finish      –          finish
- *   STOPPING     –          closing  next        kill_worker  end         –          –
- *   UPGRADING    upgraded   closing  fall_back   kill_worker  end         –          –
- *   ENDING       –          closing  finish      kill_worker  –           –          –
+ *                READY      ENDING   DIED        TIMER        ASKED    LEAVE   UPGRADE    GONE
+ *   STARTING     serve      closing  replace     kill_worker  end      leave   postpone   –
+ *   SERVING      –          closing  replace     –            end      leave   stop       –
+ *   BACKING_OFF  –          –        –           start        finish   left    –          finish
+ *   STOPPING     –          closing  next        kill_worker  end      leave   –          –
+ *   UPGRADING    upgraded   closing  fall_back   kill_worker  end      leave   –          –
+ *   ENDING       –          closing  finish      kill_worker  –        –       –          –
+ *   LEAVING      –          closing  left        kill_worker  end      –       –          –
  *
  * Everything here is called by holder_machine(), in the holder's only thread.  Nothing allocates, and
  * nothing waits but for poll().
@@ -29,6 +30,7 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/daemon.h"
 #include "fusefs/holder.h"
+#include "fusefs/service.h"
 
 #define EARLY_AT_ONCE   5     /* early deaths in a row that are replaced without a pause */
 #define PAUSE_FIRST_MS  20    /* after one more; doubles with each */
@@ -44,7 +46,8 @@ enum event {
         EVENT_ENDING,
         EVENT_DIED,
         EVENT_TIMER,
-        EVENT_ASKED,
+        EVENT_ASKED, /* to end the mount */
+        EVENT_LEAVE, /* to end, without the mount (-o fdstore) */
         EVENT_UPGRADE,
         EVENT_GONE, /* the connection has ended, and there is no worker who could notice */
         EVENTS,
@@ -61,6 +64,12 @@ static int64_t now_ms(void)
 static void set_timer(struct holder *h, int64_t ms)
 {
         h->deadline = ms < 0 ? -1 : now_ms() + ms;
+}
+
+/* What the next holder would have to know, if there is one. */
+static void save_record(struct holder *h)
+{
+        mount_record_write(h->record_fd, &h->record);
 }
 
 static void close_fd(int *fd)
@@ -130,13 +139,13 @@ static enum holder_state start_as(struct holder *h, enum holder_state state)
         h->start_sent = h->ready = h->served = h->end_said = false;
         r = fork_worker(h);
         if (r < 0) {
-                daemon_say("%s: cannot start a worker: %s", h->mountpoint, strerror(-r));
-                if (!h->resume)
+                daemon_say("%s: cannot start a worker: %s", h->record.mountpoint, strerror(-r));
+                if (!h->record.resume)
                         return HOLDER_OVER;
                 h->early++;
                 return back_off(h);
         }
-        set_timer(h, state == HOLDER_UPGRADING ? UPGRADE_MS : h->resume ? START_MS : -1);
+        set_timer(h, state == HOLDER_UPGRADING ? UPGRADE_MS : h->record.resume ? START_MS : -1);
         return state;
 }
 
@@ -167,16 +176,17 @@ static bool tell_worker(struct holder *h)
         }
         message.head = (struct link_head){.version = LINK_VERSION, .type = LINK_START};
         message.start = (struct link_start){
-                .resume = h->resume,
-                .first = !h->resume && h->start != NULL,
-                .restarts = h->restarts,
-                .upgrades = h->upgrades,
-                .downgrades = h->downgrades,
+                .resume = h->record.resume,
+                .first = !h->record.resume && h->start != NULL,
+                .restarts = h->record.restarts,
+                .upgrades = h->record.upgrades,
+                .downgrades = h->record.downgrades,
                 .holder_pid = getpid(),
-                .dev = h->dev,
-                .started = h->started,
+                .kept = h->fdstore,
+                .dev = h->record.dev,
+                .started = h->record.started,
         };
-        memcpy(message.start.last_death, h->last_death, sizeof message.start.last_death);
+        memcpy(message.start.last_death, h->record.last_death, sizeof message.start.last_death);
         h->start_sent = link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT) == 0;
         return h->start_sent;
 }
@@ -205,6 +215,19 @@ static enum holder_state stop(struct holder *h)
         return order(h, LINK_STOP, HOLDER_STOPPING, UPGRADE_MS);
 }
 
+/* Ends the worker and us, and the mount stays with the service manager. */
+static enum holder_state leave(struct holder *h)
+{
+        return order(h, LINK_STOP, HOLDER_LEAVING, UPGRADE_MS);
+}
+
+static enum holder_state left(struct holder *h)
+{
+        h->leave = true;
+        h->status = 0;
+        return HOLDER_OVER;
+}
+
 static enum holder_state end(struct holder *h)
 {
         return order(h, LINK_END, HOLDER_ENDING, END_MS);
@@ -213,8 +236,12 @@ static enum holder_state end(struct holder *h)
 /* The mount answers, for the first time or again. */
 static enum holder_state serve(struct holder *h)
 {
-        h->resume = true;
+        h->record.resume = true;
+        save_record(h);
         set_timer(h, -1);
+        if (!h->announced)
+                service_ready(getpid());
+        h->announced = true;
         if (h->start) {
                 daemon_started(h->start);
                 h->start = NULL;
@@ -266,22 +293,23 @@ static bool killed_from_outside(const struct holder *h)
 /* A worker died of something else than a clean end. */
 static enum holder_state replace(struct holder *h)
 {
-        if (!h->resume) { /* it has never worked: a failure to start, and the worker has said why */
+        if (!h->record.resume) { /* it has never worked: a failure to start, and the worker has said why */
                 if (WIFSIGNALED(h->wait_status))
                         daemon_say("the daemon was killed by signal %d while it started",
                                    WTERMSIG(h->wait_status));
                 else if (WEXITSTATUS(h->wait_status) == EXEC_FAILED)
-                        daemon_say("the daemon %s", h->last_death);
+                        daemon_say("the daemon %s", h->record.last_death);
                 return HOLDER_OVER;
         }
-        h->restarts++;
+        h->record.restarts++;
+        save_record(h);
         h->early = h->served ? 0 : h->early + 1;
         if (h->served)
                 h->failures = 0;
         else if (!killed_from_outside(h))
                 h->failures++;
-        daemon_say("%s: the worker %s; the next one goes on (restart %u)", h->mountpoint,
-                   h->last_death, h->restarts);
+        daemon_say("%s: the worker %s; the next one goes on (restart %u)", h->record.mountpoint,
+                   h->record.last_death, h->record.restarts);
         if (h->failures >= HOLDER_FAILURES_MAX) {
                 h->gave_up = true;
                 return HOLDER_OVER;
@@ -300,32 +328,34 @@ static enum holder_state next(struct holder *h)
 
 static enum holder_state upgraded(struct holder *h)
 {
-        h->upgrades++;
+        h->record.upgrades++;
         close_fd(&h->last_program_fd);
-        daemon_say("%s: another program has taken over", h->mountpoint);
+        daemon_say("%s: another program has taken over", h->record.mountpoint);
         return serve(h);
 }
 
 static enum holder_state fall_back(struct holder *h)
 {
-        h->downgrades++;
+        h->record.downgrades++;
+        save_record(h);
         close_fd(&h->program_fd);
         h->program_fd = h->last_program_fd;
         h->last_program_fd = -1;
         daemon_say("%s: the other program cannot take over: it %s; the one before goes on",
-                   h->mountpoint, h->last_death);
+                   h->record.mountpoint, h->record.last_death);
         return start(h);
 }
 
 typedef enum holder_state (*action)(struct holder *h);
 
 static const action actions[HOLDER_STATES][EVENTS] = {
-        [HOLDER_STARTING] = {serve, closing, replace, kill_worker, end, postpone, stay},
-        [HOLDER_SERVING] = {stay, closing, replace, stay, end, stop, stay},
-        [HOLDER_BACKING_OFF] = {stay, stay, stay, start, finish, stay, finish},
-        [HOLDER_STOPPING] = {stay, closing, next, kill_worker, end, stay, stay},
-        [HOLDER_UPGRADING] = {upgraded, closing, fall_back, kill_worker, end, stay, stay},
-        [HOLDER_ENDING] = {stay, closing, finish, kill_worker, stay, stay, stay},
+        [HOLDER_STARTING] = {serve, closing, replace, kill_worker, end, leave, postpone, stay},
+        [HOLDER_SERVING] = {stay, closing, replace, stay, end, leave, stop, stay},
+        [HOLDER_BACKING_OFF] = {stay, stay, stay, start, finish, left, stay, finish},
+        [HOLDER_STOPPING] = {stay, closing, next, kill_worker, end, leave, stay, stay},
+        [HOLDER_UPGRADING] = {upgraded, closing, fall_back, kill_worker, end, leave, stay, stay},
+        [HOLDER_ENDING] = {stay, closing, finish, kill_worker, stay, stay, stay, stay},
+        [HOLDER_LEAVING] = {stay, closing, left, kill_worker, end, stay, stay, stay},
 };
 
 static void handle(struct holder *h, enum event event)
@@ -352,7 +382,7 @@ static void want_upgrade(struct holder *h, int fd)
                 fd = open(path, O_PATH | O_CLOEXEC);
                 if (fd < 0) {
                         daemon_say("%s: cannot be opened: %s", path, strerror(errno));
-                        h->downgrades++;
+                        h->record.downgrades++;
                         return;
                 }
         }
@@ -365,6 +395,28 @@ static void want_upgrade(struct holder *h, int fd)
         close(fd);
         if (h->next_program_fd >= 0)
                 handle(h, EVENT_UPGRADE);
+}
+
+/* By a signal, to us or to the worker, or (0) by k42ctl. */
+static void asked(struct holder *h, int sig)
+{
+        handle(h, h->fdstore && sig == SIGTERM ? EVENT_LEAVE : EVENT_ASKED);
+}
+
+static void park(struct holder *h, uint64_t key, int fd)
+{
+        parked_put(&h->parked, key, fd);
+        if (h->fdstore) {
+                service_drop_parked(key);
+                service_keep_parked(key, fd);
+        }
+}
+
+static void unpark(struct holder *h, uint64_t key)
+{
+        parked_drop(&h->parked, key);
+        if (h->fdstore)
+                service_drop_parked(key);
 }
 
 /* A message is of no use for long: what it brings that we do not keep is closed. */
@@ -385,15 +437,15 @@ static void handle_message(struct holder *h, const struct link_message *message,
                         int fd = fcntl(fds[0], F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
 
                         if (fd >= 0)
-                                parked_put(&h->parked, message->head.key, fd);
+                                park(h, message->head.key, fd);
                 }
                 break;
         case LINK_UNPARK:
                 if (h->start_sent)
-                        parked_drop(&h->parked, message->head.key);
+                        unpark(h, message->head.key);
                 break;
         case LINK_ASKED:
-                handle(h, EVENT_ASKED);
+                asked(h, (int)message->head.key);
                 break;
         case LINK_UPGRADE:
                 want_upgrade(h, n_fds == 1 ? fcntl(fds[0], F_DUPFD_CLOEXEC, HOLDER_FD_MIN) : -1);
@@ -434,12 +486,12 @@ static void describe_death(struct holder *h)
         const int status = h->wait_status;
 
         if (WIFSIGNALED(status))
-                snprintf(h->last_death, sizeof h->last_death, "was killed by signal %d (%s)",
+                snprintf(h->record.last_death, sizeof h->record.last_death, "was killed by signal %d (%s)",
                          WTERMSIG(status), sigabbrev_np(WTERMSIG(status)) ?: "?");
         else if (WEXITSTATUS(status) == EXEC_FAILED)
-                snprintf(h->last_death, sizeof h->last_death, "could not be run");
+                snprintf(h->record.last_death, sizeof h->record.last_death, "could not be run");
         else
-                snprintf(h->last_death, sizeof h->last_death, "exited with status %d",
+                snprintf(h->record.last_death, sizeof h->record.last_death, "exited with status %d",
                          WEXITSTATUS(status));
 }
 
@@ -467,7 +519,7 @@ static void read_signals(struct holder *h)
                 if (info.ssi_signo == SIGUSR2)
                         want_upgrade(h, -1);
                 else
-                        handle(h, EVENT_ASKED);
+                        asked(h, (int)info.ssi_signo);
         }
         reap(h);
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "fusefs/link.h"
+#include "fusefs/mount_record.h"
 #include "fusefs/parked.h"
 
 enum holder_state {
@@ -17,6 +18,7 @@ enum holder_state {
         HOLDER_STOPPING,    /* the worker was told STOP, so that another program can take over */
         HOLDER_UPGRADING,   /* the other program's worker runs, and is not ready */
         HOLDER_ENDING,      /* the mount is being ended; the worker's death ends us */
+        HOLDER_LEAVING,     /* the worker was told STOP, and its death ends us, but not the mount */
         HOLDER_STATES,
         HOLDER_OVER = HOLDER_STATES,
 };
@@ -24,14 +26,12 @@ enum holder_state {
 struct holder {
         /* Made before the machine runs, constant since.  All descriptors are ≥ HOLDER_FD_MIN, so that those
          * of enum link_fd are free to be set up in a child. */
-        const char *mountpoint;
         char **worker_argv;
         bool foreground;
+        bool fdstore; /* a service manager keeps the mount when we end */
         struct daemon_start *start; /* NULL once it has been told */
-        dev_t dev;
-        int64_t started; /* µs since the epoch */
         sigset_t worker_mask;
-        int source_fd, state_fd, signal_fd;
+        int source_fd, state_fd, signal_fd, record_fd;
         char program_path[PATH_MAX]; /* of our executable, for an upgrade by signal */
 
         /* The machine's. */
@@ -51,15 +51,15 @@ struct holder {
         bool end_said;      /* and it has said ENDING */
         int wait_status;    /* of the one that died last */
 
-        bool resume;          /* some worker has been ready */
-        bool upgrade_pending; /* for when it is ready */
+        struct mount_record record; /* what is known of the mount, and its workers' history */
+        bool announced;             /* the service manager knows that the mount answers */
+        bool upgrade_pending;       /* for when it is ready */
         unsigned early;       /* workers in a row that died without an answered request */
         unsigned failures;    /* see holder.h */
-        unsigned restarts, upgrades, downgrades;
-        char last_death[128];
 
-        int status;   /* of the end */
+        int status; /* of the end */
         bool gave_up;
+        bool leave; /* the mount stays */
 };
 
 #define HOLDER_FD_MIN 10

@@ -276,3 +276,8 @@ int link_tell(struct link *link, enum link_type type, int fd)
 {
         return link ? tell(type, 0, fd) : 0;
 }
+
+int link_tell_asked(struct link *link, int sig)
+{
+        return link ? tell(LINK_ASKED, (uint64_t)sig, -1) : 0;
+}

@@ -80,7 +80,7 @@ static inline uint64_t park_key(enum park_kind kind, uint64_t id)
 struct link_head {
         uint32_t version; /* LINK_VERSION */
         uint32_t type;    /* enum link_type */
-        uint64_t key;     /* PARK, UNPARK; PARKED: how many; else 0 */
+        uint64_t key;     /* PARK, UNPARK; PARKED: how many; ASKED: by which signal; else 0 */
 };
 
 /* What START says behind the head. */
@@ -91,6 +91,8 @@ struct link_start {
         uint32_t upgrades;    /* programs that took over */
         uint32_t downgrades;  /* programs that did not manage to, so that the one before went on */
         int32_t holder_pid;   /* in the holder's pid namespace */
+        uint32_t kept;        /* 1: when the holder dies another one goes on with the mount */
+        uint32_t padding;
         uint64_t dev;         /* the mount's st_dev */
         int64_t started;      /* of the mount, µs since the epoch */
         char last_death[128]; /* what became of the last worker that died, "" if none has */
@@ -145,5 +147,6 @@ void link_drop_parked(struct link *link);
 int link_send_park(struct link *link, uint64_t key, int fd);
 void link_unpark(struct link *link, uint64_t key); /* thread-safe; what is not parked is ignored */
 
-/* READY, SERVED, ASKED, ENDING; UPGRADE with the descriptor `fd` (-1: none).  Thread-safe. */
+/* READY, SERVED, ENDING; UPGRADE with the descriptor `fd` (-1: none).  Thread-safe. */
 int link_tell(struct link *link, enum link_type type, int fd);
+int link_tell_asked(struct link *link, int sig); /* ASKED, by this signal; 0: by k42ctl */

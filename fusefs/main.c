@@ -15,6 +15,7 @@
 #include "fusefs/failpoint.h"
 #include "fusefs/holder.h"
 #include "fusefs/options.h"
+#include "fusefs/service.h"
 #include "fusefs/worker.h"
 
 /* A hard limit of descriptors below this is somebody's wish; others are raised as far as we may. */
@@ -66,7 +67,10 @@ int main(int argc, char **argv)
                 failpoint_list(stdout);
                 return K42_EXIT_OK;
         }
-        if (!k42_options_parse(argc, argv, &options, &status))
+        service_init();
+        /* the directories of a mount that is there already are not looked at: it would be asked itself */
+        if (service_inherits() ? !k42_options_parse_checked(argc, argv, &options, &status)
+                               : !k42_options_parse(argc, argv, &options, &status))
                 return status;
         start = daemon_fork(options.foreground);
         prepare_process();

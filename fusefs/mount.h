@@ -52,6 +52,7 @@ struct k42_options {
         double attr_timeout, entry_timeout; /* seconds; negative: not said, see timeouts.h */
         enum coherent_option coherent;
         bool exclusive; /* nobody else changes SOURCE */
+        bool fdstore;   /* a service manager keeps the mount's descriptors */
         enum io_option io;
         unsigned max_threads;
         unsigned history; /* closed handles to keep in the store */

@@ -145,6 +145,7 @@ static const struct {
         {"coherent", parse_coherent, 0},
         {"nocoherent", parse_nocoherent, 0},
         {"exclusive", parse_true, FIELD(exclusive)},
+        {"fdstore", parse_true, FIELD(fdstore)},
         {"io", parse_io, 0},
         {"state", parse_state, 0},
         {"max_threads", parse_threads, 0},

@@ -316,6 +316,18 @@ int state_dir_adopt(const char *path, const char *mountpoint, int fd, struct sta
         return 0;
 }
 
+int state_dir_take_over(const char *path, const char *mountpoint, int fd, int lock_fd,
+                        struct state_dir **ret_dir)
+{
+        int r = state_dir_adopt(path, mountpoint, fd, ret_dir);
+
+        if (r < 0)
+                return r;
+        (*ret_dir)->lock_fd = lock_fd;
+        inherit_made(*ret_dir);
+        return 0;
+}
+
 void state_dir_remove_orphaned(struct state_dir *dir)
 {
         int r = state_files_clear_dead(dir->fd, &dir->made);
@@ -339,4 +351,9 @@ int state_dir_fd(const struct state_dir *dir)
 char *state_dir_file(const struct state_dir *dir, const char *name)
 {
         return g_build_filename(dir->path, name, NULL);
+}
+
+int state_dir_lock_fd(const struct state_dir *dir)
+{
+        return dir->lock_fd;
 }

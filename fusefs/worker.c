@@ -24,6 +24,7 @@
 #include "fusefs/failpoint.h"
 #include "fusefs/link.h"
 #include "fusefs/mount.h"
+#include "fusefs/mount_record.h"
 #include "fusefs/node.h"
 #include "fusefs/node_resume.h"
 #include "fusefs/node_table.h"
@@ -65,17 +66,27 @@ static void on_mount_ended(void *data)
         g_main_context_invoke(NULL, quit_idle, data);
 }
 
-/* Somebody wants the mount to end: the holder decides. */
+/* k42ctl wants the mount to end: the holder decides. */
 static void on_asked(void *data)
 {
         struct worker *worker = data;
 
-        link_tell(worker->mount.link, LINK_ASKED, -1);
+        link_tell_asked(worker->mount.link, 0);
 }
 
-static gboolean on_end_signal(gpointer data)
+static gboolean on_sigterm(gpointer data)
 {
-        on_asked(data);
+        struct worker *worker = data;
+
+        link_tell_asked(worker->mount.link, SIGTERM);
+        return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_sigint(gpointer data)
+{
+        struct worker *worker = data;
+
+        link_tell_asked(worker->mount.link, SIGINT);
         return G_SOURCE_CONTINUE;
 }
 
@@ -96,7 +107,7 @@ static gboolean on_link(int fd, GIOCondition condition, gpointer data)
         else if (r == 0 && message.head.type == LINK_END)
                 worker->end = END_MOUNT;
         else if (r == -EPIPE)
-                worker->end = END_ORPHANED;
+                worker->end = link_start(worker->mount.link)->kept ? END_STOPPED : END_ORPHANED;
         else
                 return G_SOURCE_CONTINUE;
         g_main_loop_quit(worker->loop);
@@ -324,14 +335,24 @@ static void stop_mount(struct worker *worker, int status)
 
 static void watch(struct worker *worker)
 {
-        g_unix_signal_add(SIGTERM, on_end_signal, worker);
-        g_unix_signal_add(SIGINT, on_end_signal, worker);
+        g_unix_signal_add(SIGTERM, on_sigterm, worker);
+        g_unix_signal_add(SIGINT, on_sigint, worker);
         if (worker->mount.options.foreground)
-                g_unix_signal_add(SIGHUP, on_end_signal, worker);
+                g_unix_signal_add(SIGHUP, on_sigint, worker);
         else
                 signal(SIGHUP, SIG_IGN);
         signal(SIGUSR2, SIG_IGN); /* the holder's */
         g_unix_fd_add(link_fd(worker->mount.link), G_IO_IN, on_link, worker);
+}
+
+/* By this a new holder finds a worker whose own one has died.  It ends with this process. */
+static void lock_record(struct k42_mount *mount)
+{
+        int fd = mount_record_open(LINK_FD_STATE), r = fd < 0 ? fd : mount_record_lock(fd);
+
+        if (r < 0)
+                g_warning("%s: `mount` in the state directory cannot be locked: %s",
+                          mount->options.mountpoint, g_strerror(-r));
 }
 
 static void init_mount(struct k42_mount *mount)
@@ -376,6 +397,7 @@ int worker_run(int argc, char **argv)
         if (!mount->options.foreground && link_start(mount->link)->resume)
                 daemon_detach();
         init_mount(mount);
+        lock_record(mount);
         worker.loop = g_main_loop_new(NULL, FALSE);
         watch(&worker);
         r = start_mount(&worker);
