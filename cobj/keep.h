@@ -55,6 +55,7 @@ enum keep_word {
         KEEP_WORD_HANDLE_IDS,
         KEEP_WORD_DESCRIPTION_IDS,
         KEEP_WORD_NODE_IDS,
+        KEEP_WORD_BACKING_SEARCH, /* fusefs/passthrough.c */
         KEEP_WORDS = 16, /* room in the head */
 };
 

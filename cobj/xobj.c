@@ -6,9 +6,9 @@
  *
  *   give_access_internal()  makes it with two references, the table's and its own; lists it; looks
  *                           once more whether the client still lives, and ends it if not
- *   xobj_free()             whoever takes the token out of the table (id_table_free() says true to
- *                           exactly one caller) takes it off the lists, ends its record and drops
- *                           the table's reference
+ *   xobj_free()             whoever sets `ended` takes it off the lists, ends its record, then takes
+ *                           the token out of the table (not before: its index may be another's from
+ *                           then on, and two records would claim it) and drops the table's reference
  *   xobj_unref()            the last reference, decided by the value that the one decrement
  * returned, runs being_freed() and drops the references on object and client
  *
@@ -36,6 +36,7 @@ struct xobj {
         struct client *client;        /* a reference */
         struct client_data *data;     /* owned by the server object's ops */
         atomic_int refs;
+        atomic_bool ended; /* by whoever sets it; then the token does not resolve any more */
         GList object_link; /* in server_object.xobjs, under its xobj_lock */
         GList client_link; /* in client.handles, under cobj.lock */
 };
@@ -264,7 +265,11 @@ int xobj_resume(struct cobj *cobj, struct server_object *object, struct client *
 
 static bool xobj_try_ref(void *object)
 {
-        xobj_ref(object); /* in the table, so the table's reference is still there */
+        struct xobj *xobj = object;
+
+        if (atomic_load(&xobj->ended))
+                return false;
+        xobj_ref(xobj); /* in the table, so the table's reference is still there */
         return true;
 }
 
@@ -362,7 +367,7 @@ bool xobj_free(struct cobj *cobj, xhandle token)
 
         if (!xobj)
                 return false;
-        if (!id_table_free(cobj->xobjs, token)) {
+        if (atomic_exchange(&xobj->ended, true)) {
                 xobj_unref(xobj); /* somebody else was first */
                 return false;
         }
@@ -373,7 +378,9 @@ bool xobj_free(struct cobj *cobj, xhandle token)
                 cobj->observer.handle_freed(xobj, cobj->observer.data);
         /* After that: a record of its end whose handle came back is not believed (store_rows.c), and
          * nothing tells of a handle that ended without one. */
-        keep_commit(xobj->data->kept, object->ops->leaves ? object->ops->leaves(object, xobj) : KEEP_NONE);
+        keep_commit(xobj->data->kept,
+                    object->ops->leaves ? object->ops->leaves(object, xobj) : KEEP_NONE);
+        id_table_free(cobj->xobjs, token);
         xobj_unref(xobj);
         xobj_unref(xobj); /* the table's */
         if (last && object->ops->exported_xobject_list_empty)

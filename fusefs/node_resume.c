@@ -14,6 +14,13 @@
 #include "fusefs/node_table.h"
 #include "lazy/description.h"
 
+/* The layout is documented in schema(5); a change of it needs another KEEP_VERSION. */
+G_STATIC_ASSERT(offsetof(struct kept_node, nlookup) == 32);
+G_STATIC_ASSERT(offsetof(struct kept_node, backing_id) == 40);
+G_STATIC_ASSERT(offsetof(struct kept_node, type) == 48);
+G_STATIC_ASSERT(offsetof(struct kept_node, handle) == 56);
+G_STATIC_ASSERT(offsetof(struct kept_link, name) == 17);
+
 #define NLOOKUP_MAX (UINT64_C(1) << 56) /* nobody counts that far */
 
 /* A name that two nodes claim to have, or one of several names of a directory. */
@@ -76,6 +83,7 @@ static void resume_node(struct resuming *r, struct kept_node *kept, size_t size)
         if (!kept_node_has(kept, NODE_UNHASHED))
                 node_table_rehash(file);
         take_parked(file);
+        file_backing_resume(file);
         r->nodes++;
 }
 

@@ -176,8 +176,8 @@ static int move(const struct place *from, const struct place *to, unsigned flags
         made = r == 0;
         find_both(from, to, flags, made, &file, &replaced);
         if (replaced && replaced == file && !made) { /* two names of one file: nothing happens */
-                INTENT_CALL("rename-same", r,
-                            fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags));
+                if (r == INTENT_RUN)
+                        r = fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags);
                 return (int)r;
         }
         pinned = r == 0 || r == INTENT_RUN ? before_removal(&replaced) : 0;

@@ -207,6 +207,22 @@ void file_opens_idle_is_over(struct server_file *file)
 
 /* ---- after another daemon ---- */
 
+/* An id was being registered when the daemon died: its request comes again, and may find another use for
+ * the record.  So what is to be looked for later, from which number on, is noted elsewhere. */
+void file_backing_resume(struct server_file *file)
+{
+        _Atomic uint64_t *search = keep_word(file->table->mount->keep, KEEP_WORD_BACKING_SEARCH);
+        const int32_t id = atomic_load(&file->kept->backing_id);
+
+        if (id > 0)
+                saw_id(id);
+        if (id >= 0)
+                return;
+        if (search && (atomic_load(search) == 0 || atomic_load(search) > (uint64_t)-(int64_t)id))
+                atomic_store(search, (uint64_t)-(int64_t)id);
+        atomic_store(&file->kept->backing_id, 0);
+}
+
 void file_opens_resume(struct server_file *file, enum io_class io_class, int flags)
 {
         struct file_opens *opens = &file->opens;
@@ -256,7 +272,7 @@ static void close_unknown(struct k42_mount *mount, int32_t from, const GArray *k
 void passthrough_resumed(struct k42_mount *mount)
 {
         g_autoptr(GArray) known = g_array_new(FALSE, FALSE, sizeof(int32_t));
-        int32_t search_from = INT32_MAX;
+        _Atomic uint64_t *search = keep_word(mount->keep, KEEP_WORD_BACKING_SEARCH);
         struct server_file *file;
         uint32_t cursor = 0;
 
@@ -265,20 +281,17 @@ void passthrough_resumed(struct k42_mount *mount)
         while ((file = node_table_next(mount->nodes, &cursor))) {
                 const int32_t id = atomic_load(&file->kept->backing_id);
 
-                if (id < 0) {
-                        search_from = MIN(search_from, id == INT32_MIN ? INT32_MAX : -id);
-                        atomic_store(&file->kept->backing_id, 0);
-                }
-                if (id > 0) {
-                        saw_id(id);
+                if (id > 0)
                         g_array_append_val(known, id);
-                }
                 if (id > 0 && file->opens.fast == 0)
                         locked_backing_close(file, mount); /* and its number stays known: it is closed */
                 kept_node_clear(file->kept, NODE_BACKING_CLOSING);
                 server_file_unref(file);
         }
         g_array_sort(known, compare_ids);
-        if (search_from < INT32_MAX && probe(mount) > 0)
-                close_unknown(mount, search_from, known);
+        if (!search || atomic_load(search) == 0)
+                return;
+        if (atomic_load(search) < INT32_MAX && probe(mount) > 0)
+                close_unknown(mount, (int32_t)atomic_load(search), known);
+        atomic_store(search, 0);
 }

@@ -63,6 +63,10 @@ void file_opens_end(struct server_file *file, enum io_class io_class, int flags,
 /* The last name of the file is gone: its blocks are to be free when it is closed. */
 void file_opens_drop(struct server_file *file);
 
+/* A node of an earlier daemon has come back, with what its record says of its backing file.  Before there are
+ * threads. */
+void file_backing_resume(struct server_file *file);
+
 /* A description that an earlier daemon made is still there.  Before there are threads. */
 void file_opens_resume(struct server_file *file, enum io_class io_class, int flags);
 

@@ -157,7 +157,6 @@ static void serve(struct resume *resume, struct request *request, size_t size)
 
         request_set_current(request);
         if (atomic_load(&request->phase) == REQUEST_REPLY && request->reply_size > 0) {
-                FAILPOINT("stored-reply");
                 if (channel_answer(mount->channel, unique, request->reply, request->reply_size) < 0)
                         resume_undo(mount, request);
                 request_answered(request);

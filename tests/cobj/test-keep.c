@@ -364,9 +364,15 @@ static void test_damage(struct fixture *f, const void *data G_GNUC_UNUSED)
 #define LIVES 150
 
 /* What a life that is killed does: makes records whole, changes and frees them, on two threads. */
+struct busy {
+        struct keep *keep;
+        atomic_ulong *rounds; /* shared with the test */
+};
+
 static void *busy_thread(void *data)
 {
-        struct keep *keep = data;
+        struct busy *busy = data;
+        struct keep *keep = busy->keep;
         uint64_t *records[64] = {NULL};
         unsigned seed = (unsigned)(uintptr_t)&keep ^ (unsigned)getpid();
 
@@ -382,6 +388,7 @@ static void *busy_thread(void *data)
                 for (size_t j = 0; j < size / 8; j++)
                         records[i][j] = n | (uint64_t)size << 48;
                 keep_commit(records[i], KEEP_HANDLE);
+                atomic_fetch_add(busy->rounds, 1);
         }
         return NULL;
 }
@@ -389,8 +396,11 @@ static void *busy_thread(void *data)
 /* Killed at any moment: every record that is seen is whole, and not one is lost to both sides. */
 static void test_kill(struct fixture *f, const void *data G_GNUC_UNUSED)
 {
+        atomic_ulong *rounds = mmap(NULL, sizeof *rounds, PROT_READ | PROT_WRITE,
+                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         unsigned seen = 0;
 
+        g_assert_true(rounds != MAP_FAILED);
         keep_close(create(f));
         for (unsigned life = 0; life < LIVES; life++) {
                 g_autoptr(K42Keep) keep = adopt(f, "keep", 0);
@@ -413,20 +423,25 @@ static void test_kill(struct fixture *f, const void *data G_GNUC_UNUSED)
                 keep_get_stats(keep, &stats);
                 g_assert_cmpuint(stats.records, ==, 0);
                 g_assert_cmpuint(stats.bytes, <=, 40 * KEEP_SLAB);
+                atomic_store(rounds, 0);
                 pid = fork();
                 if (pid == 0) {
+                        struct busy busy = {keep, rounds};
                         pthread_t thread;
 
-                        if (pthread_create(&thread, NULL, busy_thread, keep) == 0)
-                                busy_thread(keep);
+                        if (pthread_create(&thread, NULL, busy_thread, &busy) == 0)
+                                busy_thread(&busy);
                         _exit(1);
                 }
-                g_usleep((gulong)g_test_rand_int_range(500, 8000));
+                while (atomic_load(rounds) < 200)
+                        g_usleep(100);
+                g_usleep((gulong)g_test_rand_int_range(0, 3000));
                 g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
                 g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
                 g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
         }
         g_assert_cmpuint(seen, >, LIVES * 10);
+        munmap(rounds, sizeof *rounds);
 }
 
 #define THREADS 8

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * once MOUNTPOINT SOURCE CONTROL POINTS MODE: each operation is made exactly once, wherever the daemon dies.
+ * once MOUNTPOINT SOURCE STATE POINTS MODE: each operation is made exactly once, wherever the daemon dies.
  *
  * POINTS is a file with the names of all failpoints, one a line.  The operation is made in a new
- * directory while a failpoint is armed (CONTROL is the daemon's socket); then what the program has
+ * directory while a failpoint is armed (STATE is the daemon's state directory); then what the program has
  * seen, what the mount shows and what is in the backing directory SOURCE must be the same as when the
  * operation was made in peace.
  *
@@ -19,6 +19,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +30,17 @@
 #include <unistd.h>
 
 #define POINTS_MAX 512
-#define TEXT_MAX   8192
 
-static const char *mountpoint, *source, *control;
+/* A caller who is killed before he is asked for again; the daemon dies twice more meanwhile. */
+#define KILLED "mkdir-called,resent,replay-init,replay-init"
+
+static const char *mountpoint, *source;
+const char *state_dir;
 static char *points[POINTS_MAX];
 static bool died_in[POINTS_MAX];
 static unsigned n_points, n_places, n_deaths, n_failed;
 static char *reference[128]; /* by operation */
+static bool verbose;         /* K42_VERBOSE: says every death */
 
 /* ---- the daemon's control socket ---- */
 
@@ -46,7 +51,7 @@ static void armed_now(const char *spec, char *ret_armed, size_t size)
         struct sockaddr_un address = {.sun_family = AF_UNIX};
         char request[512], answer[1024], *at = NULL;
 
-        snprintf(address.sun_path, sizeof address.sun_path, "%s", control);
+        snprintf(address.sun_path, sizeof address.sun_path, "%s/control", state_dir);
         if (spec)
                 snprintf(request, sizeof request,
                          "{\"verb\":\"failpoint\",\"args\":{\"points\":\"%s\"}}\n", spec);
@@ -69,7 +74,7 @@ static void armed_now(const char *spec, char *ret_armed, size_t size)
                         usleep(10000);
         }
         if (!at) {
-                printf("no answer from %s\n", control);
+                printf("no answer from %s\n", address.sun_path);
                 exit(1);
         }
         at += strlen("\"armed\":\"");
@@ -168,13 +173,15 @@ static char *tree(const char *top, const char *dir)
         return text;
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+        return remove(path);
+}
+
 static void remove_tree(const char *path)
 {
-        char command[600];
-
-        snprintf(command, sizeof command, "rm -rf -- '%s'", path);
-        if (system(command) != 0)
-                printf("cannot remove %s\n", path);
+        if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+                printf("%s: cannot be removed: %s\n", path, strerrorname_np(errno));
 }
 
 /* ---- one operation ---- */
@@ -261,6 +268,8 @@ static bool try(unsigned i, const char *spec)
         seen = outcome(op, spec, left, sizeof left);
         deaths = count_points(spec) - count_points(left);
         note_deaths(spec, deaths);
+        if (verbose && deaths > 0)
+                printf("%s: %s: %u deaths\n", op->name, spec, deaths);
         if (strcmp(seen, reference[i]) != 0) {
                 n_failed++;
                 printf("%s, %s (%u deaths):\n%s=== and not\n%s===\n", op->name, spec, deaths, seen,
@@ -295,35 +304,83 @@ static unsigned find_operation(const char *name)
         exit(2);
 }
 
-/* After these deaths there is something to resume, of each kind. */
-static const char *const before[] = {
-        "reply", "replying", "replied", "was-read", "raised", "raise", "forget", "forgot", "count", "described",
-        "create-called", "create-done", "intent",
+/* Points that only a daemon that takes over comes to, and only if the one before has left something of their kind: the
+ * operation, and where that one dies, `from`-th to `to`-th visit.  A point may stand here several times. */
+static const struct way {
+        const char *point, *operation, *first;
+        unsigned from, to;
+} ways[] = {
+        {"again", "mkdir", "reply", 1, 2},
+        {"doubted", "readdir", "replied", 2, 5},
+        {"found-orphan", "mkdir", "reply", 1, 2},
+        {"init-replayed", "rename", "reply", 1, 2},
+        {"make-again", "create-readonly", "create-done", 1, 1},
+        {"open-made", "create-readonly", "create-done", 1, 1},
+        {"orphans-resolved", "unlink-open", "reply", 1, 2},
+        {"replay-init", "open", "reply", 1, 2},
+        {"reply-sent-again", "create", "replying", 1, 2},
+        {"resend", "symlink", "reply", 1, 2},
+        {"resent", "append", "reply", 1, 2},
+        {"resolve", "killed", KILLED, 1, 1},
+        {"resolve", "readdir", "replied", 2, 5},
+        {"resolve-orphans", "link", "reply", 1, 2},
+        {"resume-forget", "forget", "serve", 2, 9},
+        {"serve-gone", "killed", KILLED, 1, 1},
+        {"undo-description", "create", "described", 1, 1},
+        {"undo-raised", "mkdir", "reply", 1, 4},
 };
-#define N_BEFORE (sizeof before / sizeof before[0])
+#define N_WAYS (sizeof ways / sizeof ways[0])
 
-static void try_resuming(unsigned point)
+/* True if the daemon died in `point` in this way. */
+static bool try_way(const struct way *way, const char *point)
 {
-        for (unsigned b = 0; b < N_BEFORE; b++)
-                for (unsigned i = 0; i < n_operations; i++) {
-                        char spec[256];
+        const unsigned i = find_operation(way->operation);
 
-                        snprintf(spec, sizeof spec, "%s,%s", before[b], points[point]);
-                        if (try(i, spec))
-                                return;
-                        if (i > 2 && b > 2 && i + 1 < n_operations / 2)
-                                i++; /* some of them do */
-                }
+        for (unsigned n = way->from; n <= way->to; n++) {
+                char spec[256];
+
+                if (n == 1)
+                        snprintf(spec, sizeof spec, "%s,%s", way->first, point);
+                else
+                        snprintf(spec, sizeof spec, "%s:%u,%s", way->first, n, point);
+                if (try(i, spec))
+                        return true;
+        }
+        return false;
+}
+
+static bool only_in_ways(const char *point)
+{
+        for (unsigned w = 0; w < N_WAYS; w++)
+                if (strcmp(ways[w].point, point) == 0)
+                        return true;
+        return false;
+}
+
+/* 0, 1 or 2: how soon to try whether an operation comes by a failpoint. */
+static unsigned likely_to_pass(unsigned operation, unsigned point)
+{
+        const char *name = operations[operation].name;
+
+        if (strncmp(name, points[point], 4) == 0)
+                return 0;
+        return strcmp(name, "create") == 0 || strcmp(name, "touch") == 0 ||
+                               strcmp(name, "chmod") == 0 || strcmp(name, "forget") == 0
+                       ? 1
+                       : 2;
 }
 
 static void run_fast(void)
 {
-        for (unsigned p = 0; p < n_points; p++) {
-                for (unsigned i = 0; i < n_operations && !died_in[p]; i++)
-                        try((p * 7 + i) % n_operations, points[p]);
-                if (!died_in[p])
-                        try_resuming(p);
-        }
+        for (unsigned p = 0; p < n_points; p++)
+                for (unsigned round = 0; round < 3 && !only_in_ways(points[p]); round++)
+                        for (unsigned i = 0; i < n_operations && !died_in[p]; i++)
+                                if (likely_to_pass((p * 7 + i) % n_operations, p) == round)
+                                        try((p * 7 + i) % n_operations, points[p]);
+        for (unsigned p = 0; p < n_points; p++)
+                for (unsigned w = 0; w < N_WAYS && !died_in[p]; w++)
+                        if (strcmp(ways[w].point, points[p]) == 0)
+                                try_way(&ways[w], points[p]);
 }
 
 static void run_all(void)
@@ -334,33 +391,34 @@ static void run_all(void)
 
                         if (!try(i, points[p]))
                                 continue;
+                        for (unsigned n = 2; n <= 4; n++) {
+                                snprintf(spec, sizeof spec, "%s:%u", points[p], n);
+                                if (!try(i, spec))
+                                        break;
+                        }
                         snprintf(spec, sizeof spec, "%s,%s", points[p], points[p]);
                         try(i, spec);
-                        snprintf(spec, sizeof spec, "%s,resolve-orphans", points[p]);
+                        snprintf(spec, sizeof spec, "%s,again,resolve-orphans", points[p]);
                         try(i, spec);
                 }
-        for (unsigned p = 0; p < n_points; p++)
-                for (unsigned b = 0; b < N_BEFORE; b++)
-                        for (unsigned i = 0; i < n_operations; i++) {
-                                char spec[256];
-
-                                snprintf(spec, sizeof spec, "%s,%s", before[b], points[p]);
-                                if (!died_in[p] || (i + b + p) % 13 == 0)
-                                        try(i, spec);
-                        }
+        for (unsigned w = 0; w < N_WAYS; w++)
+                for (unsigned p = 0; p < n_points; p++)
+                        if (only_in_ways(points[p]))
+                                try_way(&ways[w], points[p]);
 }
 
 int main(int argc, char **argv)
 {
         setvbuf(stdout, NULL, _IOLBF, 0);
         if (argc < 6 || !read_points(argv[4])) {
-                fprintf(stderr, "usage: once MOUNTPOINT SOURCE CONTROL POINTS fast|all|OPERATION SPEC\n");
+                fprintf(stderr, "usage: once MOUNTPOINT SOURCE STATE POINTS fast|all|OPERATION SPEC\n");
                 return 2;
         }
         mountpoint = argv[1];
         source = argv[2];
-        control = argv[3];
+        state_dir = argv[3];
         umask(022);
+        verbose = getenv("K42_VERBOSE");
         if (strcmp(argv[5], "fast") == 0) {
                 run_fast();
         } else if (strcmp(argv[5], "all") == 0) {

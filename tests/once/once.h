@@ -10,6 +10,8 @@ struct place {
         int fd, other;
 };
 
+extern const char *state_dir; /* the daemon's */
+
 struct operation {
         const char *name;
         void (*prepare)(struct place *at); /* may be NULL */

@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -547,6 +549,43 @@ static void run_touch(struct place *at)
         done(at, &at->fd);
 }
 
+/* True if the daemon still has to die in this point: the text that says so is in the first page of the
+ * file `requests` of the state directory.  (Nobody may be there to be asked.) */
+static bool to_be_died_in(const char *point)
+{
+        char path[512], page[4096];
+        ssize_t n;
+        int fd;
+
+        snprintf(path, sizeof path, "%s/requests", state_dir);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, page, sizeof page);
+        if (fd >= 0)
+                close(fd);
+        return n > 0 && memmem(page, (size_t)n, point, strlen(point));
+}
+
+/* A caller who is killed while no daemon answers him: what he asked for is done or not, and it is the same
+ * everywhere.  So nothing is said of it here, and what is in the directory is made the same.  He is killed
+ * when the kernel has been told to send again, and there is nobody yet to whom: then it never does. */
+static void run_killed(struct place *at)
+{
+        int status = 0;
+        pid_t child = fork();
+
+        if (child == 0) {
+                mkdir(in(at, "dir"), 0755);
+                _exit(0);
+        }
+        for (int i = 0; i < 5000 && to_be_died_in("resent"); i++)
+                usleep(1000);
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+        mkdir(in(at, "dir"), 0755);
+        said(at, "rmdir", rmdir(in(at, "dir")));
+        said(at, "again", rmdir(in(at, "dir")));
+}
+
 const struct operation operations[] = {
         {"create", NULL, run_create},
         {"create-excl", NULL, run_create_excl},
@@ -586,5 +625,6 @@ const struct operation operations[] = {
         {"readdir", prepare_many, run_readdir},
         {"forget", prepare_many, run_forget},
         {"touch", prepare_child, run_touch},
+        {"killed", NULL, run_killed},
 };
 const unsigned n_operations = sizeof operations / sizeof operations[0];
