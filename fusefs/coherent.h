@@ -15,6 +15,8 @@
  *                             bounds how long regular files' attributes are believed
  *   access times              seen when the attributes are asked for the next time
  *   mounts below SOURCE       the thread polls /proc/self/mountinfo
+ *   what happened while no daemon served the mount: the next one takes back everything that the
+ *                             kernel believes, when it begins, like after a queue that overflowed
  */
 #include <stdbool.h>
 #include <stdint.h>

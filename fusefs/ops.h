@@ -23,6 +23,9 @@ struct dir_linux_fs *ops_dir(fuse_req_t req, fuse_ino_t ino, const char *name);
 /* The description of an open file.  NULL: unknown, and the request is answered with EBADF. */
 struct description *ops_description(fuse_req_t req, const struct fuse_file_info *fi);
 
+/* The same, and its backing descriptor.  NULL: there is none, and the request is answered with why. */
+struct description *ops_description_fd(fuse_req_t req, const struct fuse_file_info *fi, int *ret_fd);
+
 /* Answers with `r`, 0 or -errno. */
 void ops_reply(fuse_req_t req, int r);
 

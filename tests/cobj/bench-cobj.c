@@ -32,14 +32,18 @@ static int give(struct server_object *o, struct client *client, access_rights ma
         int r;
 
         g_assert_nonnull(data);
+        g_assert_cmpint(client_data_init(cobj, data), ==, 0);
         r = give_access_internal(cobj, o, client, match, nomatch, data, ret_handle);
-        if (r < 0)
+        if (r < 0) {
+                client_data_clear(cobj, data);
                 free(data);
+        }
         return r;
 }
 
 static void being_freed(struct server_object *o, const struct xobj *xobj)
 {
+        client_data_clear(cobj, xobj_client_data(xobj));
         free(xobj_client_data(xobj));
 }
 
@@ -190,7 +194,7 @@ int main(void)
 {
         const struct cobj_observer nobody = {0};
 
-        g_assert_cmpint(cobj_new(&nobody, &cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&nobody, NULL, &cobj), ==, 0);
         table = id_table_new(1, 2048);
         g_assert_nonnull(table);
         for (unsigned i = 0; i < G_N_ELEMENTS(ids); i++)

@@ -43,6 +43,7 @@ static char *thing_describe(struct server_object *object)
 
 static const struct server_object_ops thing_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
+        .leaves = description_leaves,
         .being_freed = description_being_freed,
         .exported_xobject_list_empty = thing_emptied,
         .ref = thing_ref,
@@ -62,7 +63,7 @@ static void fixture_set_up(struct fixture *f, gconstpointer data)
         const struct cobj_observer observer = {.data = NULL};
 
         memset(f, 0, sizeof *f);
-        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
         g_assert_cmpint(lazy_new(f->cobj, &f->lazy), ==, 0);
         server_object_init(&f->thing.object, &thing_ops);
         f->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
@@ -143,7 +144,7 @@ static enum sharing sharing_of(struct fixture *f, xhandle token)
         g_autoptr(K42Xobj) xobj = NULL;
 
         g_assert_cmpint(xhandle_trans(f->cobj, token, NULL, RIGHTS_NONE, &xobj), ==, 0);
-        return (enum sharing)atomic_load(&xobj_client_data(xobj)->sharing);
+        return (enum sharing)atomic_load(&xobj_client_data(xobj)->kept->sharing);
 }
 
 static bool stale(struct fixture *f, xhandle token)
@@ -161,19 +162,29 @@ static void wait_until_stale(struct fixture *f, xhandle token)
         g_assert_true(stale(f, token));
 }
 
+/* The record of a handle that is being freed; its start time is the token, too. */
+static struct kept_handle *ended_handle(xhandle token, pid_t pid, access_rights match,
+                                        access_rights nomatch)
+{
+        struct kept_handle *kept = keep_alloc(NULL, sizeof *kept);
+
+        g_assert_nonnull(kept);
+        kept->token = token;
+        kept->pid = pid;
+        kept->start_time = token;
+        kept->rights = KEPT_RIGHTS(match, nomatch);
+        return kept;
+}
+
 static void test_state_keeps_the_newest(void)
 {
-        g_autoptr(K42LazyState) state = lazy_state_new(RIGHTS_ALL);
+        g_autoptr(K42LazyState) state = lazy_state_new(NULL, RIGHTS_ALL, NULL);
         struct lazy_holder found;
 
         for (unsigned i = 1; i <= 10 * LAZY_HOLDERS_MAX; i++) {
-                const struct lazy_holder holder = {.token = i,
-                                                   .pid = (pid_t)i,
-                                                   .start_time = i,
-                                                   .match = RIGHTS_ALL,
-                                                   .nomatch = RIGHT_DUPLICATE};
+                struct kept_handle *kept = ended_handle(i, (pid_t)i, RIGHTS_ALL, RIGHT_DUPLICATE);
 
-                g_assert_cmpint(lazy_give_access(state, &holder), ==, 0);
+                g_assert_cmpint(lazy_give_access(state, kept), ==, 0);
         }
         g_assert_cmpuint(lazy_state_holders(state), ==, LAZY_HOLDERS_MAX);
         g_assert_true(lazy_state_find_token(state, 10 * LAZY_HOLDERS_MAX, &found));
@@ -188,18 +199,13 @@ static void test_state_keeps_the_newest(void)
 
 static void test_state_never_drops_restricted(void)
 {
-        g_autoptr(K42LazyState) state = lazy_state_new(RIGHTS_ALL);
-        const struct lazy_holder restricted = {
-                .token = 1000000, .pid = 1, .match = RIGHT_READ, .nomatch = RIGHTS_NONE};
+        g_autoptr(K42LazyState) state = lazy_state_new(NULL, RIGHTS_ALL, NULL);
         struct lazy_holder found;
 
-        g_assert_cmpint(lazy_give_access(state, &restricted), ==, 0);
-        for (unsigned i = 1; i <= 3 * LAZY_HOLDERS_MAX; i++) {
-                const struct lazy_holder plain = {
-                        .token = i, .pid = 2, .match = RIGHTS_ALL, .nomatch = RIGHT_DUPLICATE};
-
-                lazy_give_access(state, &plain);
-        }
+        g_assert_cmpint(
+                lazy_give_access(state, ended_handle(1000000, 1, RIGHT_READ, RIGHTS_NONE)), ==, 0);
+        for (unsigned i = 1; i <= 3 * LAZY_HOLDERS_MAX; i++)
+                lazy_give_access(state, ended_handle(i, 2, RIGHTS_ALL, RIGHT_DUPLICATE));
         g_assert_true(lazy_state_find_token(state, 1000000, &found));
         g_assert_cmpuint(found.match, ==, RIGHT_READ);
 }
@@ -389,11 +395,11 @@ static void test_counting(struct fixture *f, gconstpointer data)
         description_count_read(d, stranger, 1000); /* has no handle: the first one's */
         g_assert_cmpint(xhandle_trans(f->cobj, token, NULL, 0, &of_child), ==, 0);
         g_assert_cmpint(xhandle_trans(f->cobj, d->opener, NULL, 0, &of_opener), ==, 0);
-        g_assert_cmpuint(xobj_client_data(of_child)->reads, ==, 2);
-        g_assert_cmpuint(xobj_client_data(of_child)->read_bytes, ==, 15);
-        g_assert_cmpuint(xobj_client_data(of_opener)->writes, ==, 1);
-        g_assert_cmpuint(xobj_client_data(of_opener)->write_bytes, ==, 7);
-        g_assert_cmpuint(xobj_client_data(of_opener)->read_bytes, ==, 1000);
+        g_assert_cmpuint(xobj_client_data(of_child)->kept->reads, ==, 2);
+        g_assert_cmpuint(xobj_client_data(of_child)->kept->read_bytes, ==, 15);
+        g_assert_cmpuint(xobj_client_data(of_opener)->kept->writes, ==, 1);
+        g_assert_cmpuint(xobj_client_data(of_opener)->kept->write_bytes, ==, 7);
+        g_assert_cmpuint(xobj_client_data(of_opener)->kept->read_bytes, ==, 1000);
         description_release(d);
 }
 
