@@ -49,6 +49,7 @@ struct k42_options {
         double attr_timeout, entry_timeout; /* seconds; negative: not said, see timeouts.h */
         enum coherent_option coherent;
         bool exclusive; /* nobody else changes SOURCE */
+        char **fork_private; /* -o fork=private:, patterns of fnmatch(3); NULL: none */
         enum io_option io;
         unsigned max_threads;
         unsigned history; /* closed handles to keep in the store */

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fusefs/fork_mode.h"
 #include "fusefs/mount_point.h"
 #include "fusefs/timeouts.h"
 
@@ -109,6 +110,11 @@ static const char *parse_io(struct k42_options *options, size_t offset, const ch
         return "needs one of auto, cached, counted, fast";
 }
 
+static const char *parse_fork(struct k42_options *options, size_t offset, const char *value)
+{
+        return fork_mode_parse(value, &options->fork_private);
+}
+
 static const char *parse_state(struct k42_options *options, size_t offset, const char *value)
 {
         if (!value || !*value)
@@ -145,6 +151,7 @@ static const struct {
         {"coherent", parse_coherent, 0},
         {"nocoherent", parse_nocoherent, 0},
         {"exclusive", parse_true, FIELD(exclusive)},
+        {"fork", parse_fork, 0},
         {"io", parse_io, 0},
         {"state", parse_state, 0},
         {"max_threads", parse_threads, 0},
@@ -297,4 +304,5 @@ void k42_options_clear(struct k42_options *options)
         g_clear_pointer(&options->source, g_free);
         g_clear_pointer(&options->mountpoint, g_free);
         g_clear_pointer(&options->state, g_free);
+        g_clear_pointer(&options->fork_private, g_strfreev);
 }

@@ -38,8 +38,9 @@ struct description {
         enum xobj_type type;          /* constant */
         enum io_class io_class;       /* constant */
         int64_t opened;               /* µs since the epoch; constant */
-        xhandle opener;               /* token of the first handle; constant once the open is answered */
-        pid_t opener_pid;             /* process id; constant likewise */
+        _Atomic xhandle opener;       /* token of the first handle; after the open is answered only
+                                       * private_reopen() changes it and the next, under reopen_lock */
+        _Atomic pid_t opener_pid;     /* process id */
 
         GMutex dir_lock;    /* directories: serialises lseek + getdents64 on fd; taken by readdir only */
         GMutex reopen_lock; /* one lazy_reopen() at a time: a process gets one handle, not two */

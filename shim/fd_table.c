@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shim/private.h"
+
 #define GROUPS      (FD_TABLE_MAX / 64)
 #define WIPED_BYTES 4096
 
@@ -70,6 +72,7 @@ void fd_table_mark_child(void)
                 if (active)
                         atomic_fetch_or(&fd_groups[i].ready, active);
         }
+        private_child();
         atomic_store(&owner, kernel_pid());
         atomic_store(fd_table_marked, FD_TABLE_MARKED);
 }
@@ -101,6 +104,11 @@ static void note_used(int fd)
                 ;
 }
 
+unsigned fd_table_used(void)
+{
+        return fd_groups ? atomic_load(&groups_used) : 0;
+}
+
 /* Says what is known of a descriptor; active first, so that the invariant holds in between. */
 static void set_bits(int fd, unsigned bits, uint64_t token)
 {
@@ -122,8 +130,16 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
                 atomic_fetch_and(&group->coe, ~bit);
 }
 
+void fd_table_noticed(int fd)
+{
+        if ((unsigned)fd < FD_TABLE_MAX && !(fd_table_bits(fd) & FD_ACTIVE))
+                set_bits(fd, FD_ACTIVE | FD_READY, 0);
+}
+
 void fd_table_opened(int fd, bool close_on_exec)
 {
+        if ((unsigned)fd < FD_TABLE_MAX)
+                private_forget((unsigned)fd / 64, UINT64_C(1) << ((unsigned)fd % 64));
         set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
 }
 
@@ -137,13 +153,17 @@ void fd_table_duped(int from, int to, bool close_on_exec)
         const unsigned bits = fd_table_bits(from);
 
         /* A copy of an unknown one is unknown too. */
-        if (from != to && (bits & FD_ACTIVE))
-                set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
-                         fd_table_token(from));
+        if (from == to || !(bits & FD_ACTIVE) || (unsigned)to >= FD_TABLE_MAX)
+                return;
+        set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
+                 fd_table_token(from));
+        if (fd_table_mine())
+                private_copied(from, to);
 }
 
 static void clear_bits(struct fd_group *group, uint64_t mask)
 {
+        private_forget((unsigned)(group - fd_groups), mask);
         atomic_fetch_and(&group->ready, ~mask);
         atomic_fetch_and(&group->coe, ~mask);
         atomic_fetch_and(&group->active, ~mask);

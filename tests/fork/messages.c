@@ -34,7 +34,7 @@ struct kind {
 
 static const struct kind kinds[] = {
         {"LAZY_REOPEN", 0xa0, sizeof(struct k42_lazy_reopen),
-         offsetof(struct k42_lazy_reopen, reserved), 32},
+         offsetof(struct k42_lazy_reopen, reserved32), 28},
         {"IDENTIFY", 0xa1, sizeof(struct k42_identify), offsetof(struct k42_identify, reserved),
          32},
         {"WHERE", 0xa2, sizeof(struct k42_where), offsetof(struct k42_where, reserved), 4},
