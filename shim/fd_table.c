@@ -95,7 +95,7 @@ static struct fd_group *group_of(int fd, uint64_t *ret_bit)
         return &fd_groups[(unsigned)fd / 64];
 }
 
-static void note_used(int fd)
+void fd_table_note_used(int fd)
 {
         const unsigned needed = (unsigned)fd / 64 + 1;
         unsigned used = atomic_load_explicit(&groups_used, memory_order_relaxed);
@@ -117,7 +117,7 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
         if (!group || !fd_table_mine())
                 return;
-        note_used(fd);
+        fd_table_note_used(fd);
         atomic_store_explicit(&tokens[fd], token, memory_order_relaxed);
         atomic_fetch_or(&group->active, bit);
         if (bits & FD_READY)
@@ -130,15 +130,9 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
                 atomic_fetch_and(&group->coe, ~bit);
 }
 
-void fd_table_noticed(int fd)
-{
-        if ((unsigned)fd < FD_TABLE_MAX && !(fd_table_bits(fd) & FD_ACTIVE))
-                set_bits(fd, FD_ACTIVE | FD_READY, 0);
-}
-
 void fd_table_opened(int fd, bool close_on_exec)
 {
-        if ((unsigned)fd < FD_TABLE_MAX)
+        if ((unsigned)fd < FD_TABLE_MAX && private_groups && fd_table_mine())
                 private_forget((unsigned)fd / 64, UINT64_C(1) << ((unsigned)fd % 64));
         set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
 }
@@ -153,11 +147,12 @@ void fd_table_duped(int from, int to, bool close_on_exec)
         const unsigned bits = fd_table_bits(from);
 
         /* A copy of an unknown one is unknown too. */
-        if (from == to || !(bits & FD_ACTIVE) || (unsigned)to >= FD_TABLE_MAX)
+        if (from == to)
                 return;
-        set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
-                 fd_table_token(from));
-        if (fd_table_mine())
+        if (bits & FD_ACTIVE)
+                set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
+                         fd_table_token(from));
+        if (private_groups && fd_table_mine())
                 private_copied(from, to);
 }
 
@@ -174,7 +169,8 @@ void fd_table_closing(int fd)
         uint64_t bit;
         struct fd_group *group = group_of(fd, &bit);
 
-        if (group && (atomic_load_explicit(&group->active, memory_order_relaxed) & bit) &&
+        if (group && ((atomic_load_explicit(&group->active, memory_order_relaxed) & bit) ||
+                      private_groups) &&
             fd_table_mine())
                 clear_bits(group, bit);
 }

@@ -304,7 +304,7 @@ static void received(struct msghdr *msg)
                         int fd;
 
                         memcpy(&fd, data + i - CMSG_LEN(0), sizeof fd);
-                        fd_table_noticed(fd);
+                        private_notice(fd);
                 }
         }
         errno = saved;

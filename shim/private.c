@@ -190,10 +190,12 @@ static bool look(int fd, int64_t *ret_offset)
 
 /* ---- what the program was started with ---- */
 
-static void notice(int fd)
+void private_notice(int fd)
 {
-        if (syscall(SYS_fcntl, fd, F_GETFD) >= 0)
-                fd_table_noticed(fd);
+        if (!private_groups || (unsigned)fd >= FD_TABLE_MAX || !fd_table_mine())
+                return;
+        fd_table_note_used(fd);
+        atomic_fetch_or(&group_of(fd)->known, bit_of(fd));
 }
 
 static int number_of(const char *name)
@@ -216,7 +218,8 @@ static void scan(void)
 
         if (dir < 0) {
                 for (int fd = 0; fd < PROBED_MAX; fd++)
-                        notice(fd);
+                        if (syscall(SYS_fcntl, fd, F_GETFD) >= 0)
+                                private_notice(fd);
                 return;
         }
         while ((n = syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0) {
@@ -226,13 +229,19 @@ static void scan(void)
 
                         at += entry->d_reclen;
                         if (fd >= 0 && fd != dir)
-                                fd_table_noticed(fd);
+                                private_notice(fd);
                 }
         }
         syscall(SYS_close, dir);
 }
 
 /* ---- around a fork ---- */
+
+/* The descriptors of group i that are known to be open. */
+static uint64_t open_in(unsigned i)
+{
+        return atomic_load(&fd_groups[i].active) | atomic_load(&private_groups[i].known);
+}
 
 /* True if `fd` shares its description with 0, 1 or 2. */
 static bool is_standard(int fd)
@@ -273,7 +282,7 @@ static void take_all(struct taken *t, unsigned room)
         const unsigned used = fd_table_used();
 
         for (unsigned i = 0; i < used; i++)
-                for (uint64_t left = atomic_load(&fd_groups[i].active); left; left &= left - 1)
+                for (uint64_t left = open_in(i); left; left &= left - 1)
                         take(t, room, (int)(64 * i) + __builtin_ctzll(left));
 }
 
@@ -292,7 +301,7 @@ static unsigned count_active(void)
         unsigned n = 0;
 
         for (unsigned i = 0; i < used; i++)
-                n += (unsigned)__builtin_popcountll(atomic_load(&fd_groups[i].active));
+                n += (unsigned)__builtin_popcountll(open_in(i));
         return n;
 }
 
@@ -348,8 +357,7 @@ static void take_late(void)
         const unsigned used = fd_table_used();
 
         for (unsigned i = 0; i < used; i++) {
-                uint64_t left =
-                        atomic_load(&fd_groups[i].active) & ~atomic_load(&private_groups[i].looked);
+                uint64_t left = open_in(i) & ~atomic_load(&private_groups[i].looked);
 
                 for (; left; left &= left - 1) {
                         const int fd = (int)(64 * i) + __builtin_ctzll(left);
@@ -390,9 +398,11 @@ void private_child(void)
 
 void private_copied(int from, int to)
 {
-        if (!private_groups)
+        if ((unsigned)from >= FD_TABLE_MAX || (unsigned)to >= FD_TABLE_MAX)
                 return;
         private_forget((unsigned)to / 64, bit_of(to));
+        if (!(fd_table_bits(from) & FD_ACTIVE) && (atomic_load(&group_of(from)->known) & bit_of(from)))
+                private_notice(to);
         if (to <= 2 || !private_pending(from))
                 return;
         private_notes[to] = private_notes[from];

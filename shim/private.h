@@ -55,6 +55,7 @@ enum private_mode {
 };
 
 struct private_group { /* 64 descriptors */
+        _Atomic uint64_t known;   /* open, though fd_table does not know it */
         _Atomic uint64_t looked;  /* private_notes[] has what it is */
         _Atomic uint64_t pending; /* … and its offset at the fork; it is to be replaced */
 };
@@ -98,11 +99,16 @@ static inline void private_forget(unsigned i, uint64_t mask)
         if (__builtin_expect(private_groups == NULL, 1))
                 return;
         group = &private_groups[i];
-        if (atomic_load_explicit(&group->looked, memory_order_relaxed) & mask) {
+        if ((atomic_load_explicit(&group->looked, memory_order_relaxed) |
+             atomic_load_explicit(&group->known, memory_order_relaxed)) & mask) {
                 atomic_fetch_and(&group->pending, ~mask);
                 atomic_fetch_and(&group->looked, ~mask);
+                atomic_fetch_and(&group->known, ~mask);
         }
 }
+
+/* `fd` is open, and came in a way that fd_table does not see: over exec, or in a message. */
+void private_notice(int fd);
 
 /* `to` is a copy of `from` now. */
 void private_copied(int from, int to);
