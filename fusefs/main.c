@@ -24,6 +24,7 @@
 #include "fusefs/node.h"
 #include "fusefs/options.h"
 #include "fusefs/passthrough.h"
+#include "fusefs/reopen_socket.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
 
@@ -186,11 +187,14 @@ static int start_mount(struct k42_mount *mount)
                 r = coherent_start(mount->coherent);
         if (r == 0)
                 r = control_start(mount, request_quit, NULL, &mount->control);
+        if (r == 0)
+                r = reopen_socket_start(mount, &mount->reopen_socket);
         return r;
 }
 
 static void stop_mount(struct k42_mount *mount, int status)
 {
+        reopen_socket_stop(mount->reopen_socket);
         control_shut(mount->control);
         coherent_stop(mount->coherent);
         session_stop(

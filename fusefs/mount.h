@@ -22,6 +22,7 @@ struct channel;
 struct coherent;
 struct control;
 struct node_table;
+struct reopen_socket;
 struct session;
 struct state_dir;
 
@@ -67,6 +68,7 @@ struct k42_mount {
         struct channel *channel;
         struct session *session;
         struct control *control;
+        struct reopen_socket *reopen_socket; /* NULL: not privileged */
 
         struct idle_backing idle_backing; /* made before and ended after the session */
 

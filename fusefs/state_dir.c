@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "ctl/control_protocol.h"
+#include "lazy/protocol.h"
 
 /* SQLite takes paths of up to 512 bytes, "/state.db-journal" included. */
 #define PATH_LENGTH_MAX 480
@@ -41,7 +42,7 @@ struct state_dir {
 };
 
 /* What may be thrown away when a dead daemon left it; state.db is for the store to judge. */
-static const char *const left_files[] = {"journal", CONTROL_SOCKET_NAME};
+static const char *const left_files[] = {"journal", CONTROL_SOCKET_NAME, K42_REOPEN_SOCKET};
 static const char *const db_files[] = {"state.db-wal", "state.db-shm", "state.db-journal",
                                        "state.db"};
 
