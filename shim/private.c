@@ -30,28 +30,20 @@ enum private_mode private_mode;
 
 static bool scanned; /* what this program has inherited is in the tables; under the lock */
 
-/* What one fork has noted, in memory of its own: two threads may fork at the same time, and a signal
- * handler in the middle of a fork. */
-struct taken {
-        size_t bytes;
-        struct taken *below; /* of the fork that a signal handler interrupted with this one */
-        bool locked;
-        unsigned n;
-        struct {
-                int64_t offset;
-                int fd;
-        } at[];
-};
-static __thread struct taken *taken __attribute__((tls_model("initial-exec")));
-
-static struct taken no_memory; /* noted nothing: the child looks for itself */
+/* The forks that this thread is in the middle of, two bits each: 2, and 1 if it took the lock.  More than
+ * one when a signal handler forks in the middle of a fork. */
+static __thread uint32_t forking __attribute__((tls_model("initial-exec")));
 
 static void *reserve(size_t bytes)
 {
         void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-        return at == MAP_FAILED ? NULL : at;
+        if (at == MAP_FAILED)
+                return NULL;
+        /* A huge page would be copied as a whole at the first change after each fork. */
+        (void)madvise(at, bytes, MADV_NOHUGEPAGE);
+        return at;
 }
 
 enum private_mode private_mode_of(const char *value)
@@ -173,7 +165,8 @@ static bool look(int fd, int64_t *ret_offset)
         const uint64_t bit = bit_of(fd);
 
         for (int i = 0; i < LOOK_ATTEMPTS; i++) {
-                const bool known = atomic_fetch_or(&group->looked, bit) & bit;
+                const bool known = (atomic_load(&group->looked) & bit) ||
+                                   (atomic_fetch_or(&group->looked, bit) & bit);
 
                 if (!known && !private_look(fd, &private_notes[fd])) {
                         atomic_fetch_and(&group->looked, ~bit);
@@ -258,139 +251,90 @@ static bool is_standard(int fd)
         return false;
 }
 
-/* Notes one descriptor. */
-static void take(struct taken *t, unsigned room, int fd)
+/* Notes one descriptor.  Nothing is written that is there already: each page that is written after a fork
+ * is copied. */
+static void take(int fd)
 {
-        int64_t offset;
+        struct private_group *group = group_of(fd);
+        int64_t offset = -1;
+        bool taken;
 
         if (fd <= 2) {
                 (void)look(fd, &offset);
                 return;
         }
-        if (private_pending(fd)) /* not touched since this process's own fork */
-                offset = private_notes[fd].offset;
-        else if (!look(fd, &offset) || offset < 0 || is_standard(fd))
+        if (private_pending(fd)) /* not touched since this process's own fork: as noted for that */
                 return;
-        if (t->n < room) {
-                t->at[t->n].fd = fd;
-                t->at[t->n++].offset = offset;
-        }
-}
-
-static void take_all(struct taken *t, unsigned room)
-{
-        const unsigned used = fd_table_used();
-
-        for (unsigned i = 0; i < used; i++)
-                for (uint64_t left = open_in(i); left; left &= left - 1)
-                        take(t, room, (int)(64 * i) + __builtin_ctzll(left));
-}
-
-/* Nothing that is not pending is known any more. */
-static void forget_all(void)
-{
-        const unsigned used = fd_table_used();
-
-        for (unsigned i = 0; i < used; i++)
-                private_forget(i, ~atomic_load(&private_groups[i].pending));
-}
-
-static unsigned count_active(void)
-{
-        const unsigned used = fd_table_used();
-        unsigned n = 0;
-
-        for (unsigned i = 0; i < used; i++)
-                n += (unsigned)__builtin_popcountll(open_in(i));
-        return n;
+        taken = look(fd, &offset) && offset >= 0 && !is_standard(fd);
+        if (taken && private_notes[fd].offset != offset)
+                private_notes[fd].offset = offset;
+        if (taken && !(atomic_load(&group->taken) & bit_of(fd)))
+                atomic_fetch_or(&group->taken, bit_of(fd));
+        else if (!taken && (atomic_load(&group->taken) & bit_of(fd)))
+                atomic_fetch_and(&group->taken, ~bit_of(fd));
 }
 
 void private_prepare(void)
 {
         const int saved = errno;
-        struct taken *t;
-        unsigned room;
-        size_t bytes;
+        unsigned used;
         bool locked;
 
         if (!private_groups || !fd_table_mine())
                 return;
         locked = private_lock();
+        forking = forking << 2 | 2 | locked;
         if (!scanned)
                 scan();
         scanned = true;
-        room = count_active();
-        bytes = sizeof(struct taken) + room * sizeof t->at[0];
-        t = reserve(bytes);
-        if (t) {
-                t->bytes = bytes;
-                t->below = taken;
-                take_all(t, room);
-        } else {
-                t = &no_memory;
-                forget_all();
-        }
-        t->locked = locked;
-        taken = t;
+        used = fd_table_used();
+        for (unsigned i = 0; i < used; i++)
+                for (uint64_t left = open_in(i); left; left &= left - 1)
+                        take((int)(64 * i) + __builtin_ctzll(left));
         errno = saved;
 }
 
 void private_parent(void)
 {
         const int saved = errno;
-        struct taken *t = taken;
+        const bool locked = forking & 1;
 
         /* On a parent's memory private_prepare() has done nothing. */
-        if (!t || !private_groups || !fd_table_mine())
+        if (!forking || !private_groups || !fd_table_mine())
                 return;
-        taken = t->below;
-        if (t->locked)
+        forking >>= 2;
+        if (locked)
                 private_unlock();
-        if (t != &no_memory)
-                munmap(t, t->bytes);
         errno = saved;
 }
 
 /* What other threads of the parent changed after private_prepare() had looked. */
-static void take_late(void)
+static void take_late(unsigned i)
 {
-        const unsigned used = fd_table_used();
+        uint64_t left = open_in(i) & ~atomic_load(&private_groups[i].looked);
 
-        for (unsigned i = 0; i < used; i++) {
-                uint64_t left = open_in(i) & ~atomic_load(&private_groups[i].looked);
-
-                for (; left; left &= left - 1) {
-                        const int fd = (int)(64 * i) + __builtin_ctzll(left);
-                        int64_t offset;
-
-                        if (!look(fd, &offset) || offset < 0 || fd <= 2 || is_standard(fd))
-                                continue;
-                        private_notes[fd].offset = offset;
-                        atomic_fetch_or(&group_of(fd)->pending, bit_of(fd));
-                }
-        }
+        for (; left; left &= left - 1)
+                take((int)(64 * i) + __builtin_ctzll(left));
 }
 
 void private_child(void)
 {
         const int saved = errno;
-        struct taken *t = taken;
+        unsigned used;
 
-        if (!t || !private_groups) /* a child that nobody has seen coming */
+        if (!forking || !private_groups) /* a child that nobody has seen coming */
                 return;
-        taken = NULL;
-        for (unsigned i = 0; i < t->n; i++) {
-                const int fd = t->at[i].fd;
-                struct private_group *group = group_of(fd);
+        forking = 0;
+        used = fd_table_used();
+        for (unsigned i = 0; i < used; i++) {
+                struct private_group *group = &private_groups[i];
+                uint64_t pending;
 
-                if (!(atomic_load(&group->looked) & bit_of(fd)))
-                        continue;
-                private_notes[fd].offset = t->at[i].offset;
-                atomic_fetch_or(&group->pending, bit_of(fd));
+                take_late(i);
+                pending = atomic_load(&group->taken) & atomic_load(&group->looked);
+                if (pending & ~atomic_load(&group->pending))
+                        atomic_fetch_or(&group->pending, pending);
         }
-        take_late();
-        if (t != &no_memory)
-                munmap(t, t->bytes);
         errno = saved;
 }
 

@@ -57,7 +57,8 @@ enum private_mode {
 struct private_group { /* 64 descriptors */
         _Atomic uint64_t known;   /* open, though fd_table does not know it */
         _Atomic uint64_t looked;  /* private_notes[] has what it is */
-        _Atomic uint64_t pending; /* … and its offset at the fork; it is to be replaced */
+        _Atomic uint64_t taken;   /* … and the offset that it has for a child; under the lock */
+        _Atomic uint64_t pending; /* … and had at this process's fork; it is to be replaced */
 };
 
 enum private_kind {
@@ -67,7 +68,7 @@ enum private_kind {
 
 struct private_note {
         uint64_t inode;
-        int64_t offset;
+        int64_t offset;  /* where `pending`: at the fork; else as it was at the last fork of this process's own */
         uint32_t device; /* minor number; the major one is 0 */
         uint32_t kind;   /* enum private_kind */
 };
@@ -102,6 +103,7 @@ static inline void private_forget(unsigned i, uint64_t mask)
         if ((atomic_load_explicit(&group->looked, memory_order_relaxed) |
              atomic_load_explicit(&group->known, memory_order_relaxed)) & mask) {
                 atomic_fetch_and(&group->pending, ~mask);
+                atomic_fetch_and(&group->taken, ~mask);
                 atomic_fetch_and(&group->looked, ~mask);
                 atomic_fetch_and(&group->known, ~mask);
         }

@@ -90,7 +90,7 @@ pool() {
     good_private sqlite
 }
 
-@test "perl reads, forks, and a child exits: it reads its input again, and not in private mode" {
+@test "perl reads, forks, and a child reads a line and exits: the parent's input is wrong, and not in private mode" {
     seq 20000 >"$S/src/f"
     k42_mount
     cat >"$S/lines.pl" <<'EOP'
@@ -98,7 +98,7 @@ open(my $f, "<", $ARGV[0]) or die;
 my $n = 0;
 while (<$f>) {
     last if ++$n > 60000;
-    if ($n % 2000 == 0) { my $pid = fork; exit if $pid == 0; waitpid $pid, 0; }
+    if ($n % 2000 == 0) { my $pid = fork; if ($pid == 0) { <$f>; exit; } waitpid $pid, 0; }
 }
 print "$n\n";
 EOP
@@ -311,10 +311,9 @@ EOS
     run -0 private "$PRIVATE/cases" append "$S" # not on the mount: as ever
     run -1 private "$PRIVATE/cases" offset "$S"
     cat >"$S/gone.py" <<'EOP'
-import os, subprocess, sys
+import os, sys
 f = os.open(sys.argv[1], os.O_RDONLY)
 if os.fork() == 0:
-    subprocess.run(["umount", "-l", sys.argv[2]], check=True)
     minor = os.minor(os.fstat(f).st_dev)
     open("/sys/fs/fuse/connections/%d/abort" % minor, "w").write("1")
     for call in (lambda: os.read(f, 1), lambda: os.lseek(f, 0, 1)):
@@ -328,8 +327,8 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 EOP
     [ "$(id -u)" = 0 ] || skip "not root: cannot abort a connection"
     echo text >"$S/src/f"
-    run -0 private python3 "$S/gone.py" "$S/mnt/f" "$S/mnt"
-    k42_expect_log 'ended|gone|aborted'
+    run -0 private python3 "$S/gone.py" "$S/mnt/f"
+    k42_umount
 }
 
 # What goes to the socket for processes that have dropped their privileges.
