@@ -284,9 +284,10 @@ void private_prepare(void)
                 return;
         locked = private_lock();
         forking = forking << 2 | 2 | locked;
-        if (!scanned)
+        if (!scanned) {
                 scan();
-        scanned = true;
+                scanned = true;
+        }
         used = fd_table_used();
         for (unsigned i = 0; i < used; i++)
                 for (uint64_t left = open_in(i); left; left &= left - 1)
