@@ -139,6 +139,10 @@ void private_unlock(void);
  * stays shared, or -errno if it cannot be re-opened: then it must not be used. */
 int private_reopen(int fd);
 
+/* Writes /proc/self/fd/FD and a short suffix to `to`, which has room for PRIVATE_FD_PATH_MAX bytes. */
+#define PRIVATE_FD_PATH_MAX 48
+void private_fd_path(char *to, int fd, const char *suffix);
+
 /* Before a POSIX lock is taken on `fd`: re-opens what is pending of the same file, because to replace a
  * descriptor later would close one, and that ends all locks of the process on the file.  Returns 0 or
  * -errno. */

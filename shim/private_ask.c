@@ -44,22 +44,11 @@ static void pack(struct parcel *parcel)
 }
 
 /* The daemon's socket, as an address that is short enough: through the state directory's descriptor. */
-static int address_of(int state_dir, struct sockaddr_un *ret_address)
+static void address_of(int state_dir, struct sockaddr_un *ret_address)
 {
-        char number[12], *to = ret_address->sun_path;
-        unsigned n = (unsigned)state_dir;
-        int length = (int)sizeof number - 1;
-
-        number[length] = '\0';
-        do
-                number[--length] = (char)('0' + n % 10);
-        while (n /= 10);
         memset(ret_address, 0, sizeof *ret_address);
         ret_address->sun_family = AF_UNIX;
-        to = stpcpy(to, "/proc/self/fd/");
-        to = stpcpy(to, number + length);
-        stpcpy(to, "/" K42_REOPEN_SOCKET);
-        return 0;
+        private_fd_path(ret_address->sun_path, state_dir, "/" K42_REOPEN_SOCKET);
 }
 
 static int open_state_dir(int fd)

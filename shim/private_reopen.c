@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -56,27 +57,26 @@ static int lazy_reopen(int fd, struct k42_lazy_reopen *ret_message)
         return r;
 }
 
-static int decimal(char *to, unsigned n)
+void private_fd_path(char *to, int fd, const char *suffix)
 {
+        unsigned n = (unsigned)fd;
         char digits[12];
-        int length = 0;
+        int at = (int)sizeof digits - 1;
 
+        digits[at] = '\0';
         do
-                digits[length++] = (char)('0' + n % 10);
+                digits[--at] = (char)('0' + n % 10);
         while (n /= 10);
-        for (int i = 0; i < length; i++)
-                to[i] = digits[length - 1 - i];
-        to[length] = '\0';
-        return length;
+        stpcpy(stpcpy(stpcpy(to, "/proc/self/fd/"), digits + at), suffix);
 }
 
 /* Opens what is behind `fd` once more. */
 static int open_again(int fd, int flags)
 {
-        char path[32] = "/proc/self/fd/";
+        char path[PRIVATE_FD_PATH_MAX];
         int r = -EINTR;
 
-        decimal(path + sizeof "/proc/self/fd/" - 1, (unsigned)fd);
+        private_fd_path(path, fd, "");
         flags = (flags & FLAGS) | O_CLOEXEC;
         for (int i = 0; r == -EINTR && i < ATTEMPTS; i++) {
                 r = (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0);
