@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 #include "ctl/control_protocol.h"
+#include "lazy/protocol.h"
 
 const char *const state_mount_files[] = {
-        "journal", "journal.broken", "keep", "requests", "mount", CONTROL_SOCKET_NAME, NULL,
+        "journal", "journal.broken", "keep", "requests", "mount", CONTROL_SOCKET_NAME,
+        K42_REOPEN_SOCKET, NULL,
 };
 const char *const state_db_files[] = {
         "state.db-wal",

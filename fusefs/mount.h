@@ -25,6 +25,7 @@ struct control;
 struct link;
 struct node_table;
 struct requests;
+struct reopen_socket;
 struct session;
 struct state_dir;
 
@@ -53,6 +54,7 @@ struct k42_options {
         enum coherent_option coherent;
         bool exclusive; /* nobody else changes SOURCE */
         bool fdstore;   /* a service manager keeps the mount's descriptors */
+        char **fork_private; /* -o fork=private:, patterns of fnmatch(3); NULL: none */
         enum io_option io;
         unsigned max_threads;
         unsigned history; /* closed handles to keep in the store */
@@ -76,6 +78,7 @@ struct k42_mount {
         struct channel *channel;
         struct session *session;
         struct control *control;
+        struct reopen_socket *reopen_socket; /* NULL: not privileged */
 
         struct idle_backing idle_backing; /* made before and ended after the session */
 

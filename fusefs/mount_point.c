@@ -5,6 +5,7 @@
  * protocol of libfuse's util/fusermount.c and lib/mount.c).
  */
 #include "fusefs/mount_point.h"
+#include "lazy/protocol.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -202,10 +203,11 @@ static int mount_as_root(const struct k42_options *options, int *ret_fd)
         fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
         if (fd < 0)
                 return say("/dev/fuse", "open failed", errno);
-        data = g_strdup_printf("fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s", fd, S_IFDIR,
+        data = g_strdup_printf("fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s%s", fd, S_IFDIR,
                                (unsigned)getuid(), (unsigned)getgid(),
                                options->default_permissions ? ",default_permissions" : "",
-                               options->allow_other ? ",allow_other" : "");
+                               options->allow_other ? ",allow_other" : "",
+                               options->fork_private ? "," K42_FORK_MARK : "");
         if (options->ro)
                 flags |= MS_RDONLY;
         if (options->nosuid)
@@ -242,6 +244,8 @@ static char *fusermount_options(const struct k42_options *options)
                 g_string_append(text, ",default_permissions");
         if (options->allow_other)
                 g_string_append(text, ",allow_other");
+        if (options->fork_private)
+                g_string_append(text, "," K42_FORK_MARK);
         if (options->ro)
                 g_string_append(text, ",ro");
         if (options->noexec)

@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/fork_mode.h"
 #include "fusefs/intent.h"
 #include "fusefs/ops.h"
 #include "fusefs/state_dir.h"
 #include "lazy/lazy_reopen.h"
+#include "lazy/private_reopen.h"
 
 /* One ioctl that is under way. */
 struct call {
@@ -29,7 +31,18 @@ struct call {
 
 static int do_lazy_reopen(const struct call *call, void *message)
 {
-        return lazy_reopen(call->description, fuse_req_ctx(call->req)->pid, message);
+        struct k42_lazy_reopen *reopen = message;
+        int r = lazy_reopen(call->description, fuse_req_ctx(call->req)->pid, reopen);
+
+        if (r == 0)
+                reopen->fork = fork_mode_of(&k42_mount_of(call->req)->options,
+                                            call->description->object);
+        return r;
+}
+
+static int do_private_reopen(const struct call *call, void *message)
+{
+        return private_reopen(call->description, fuse_req_ctx(call->req)->pid, message);
 }
 
 static int do_identify(const struct call *call, void *message)
@@ -64,6 +77,7 @@ static const struct message {
         {K42_IOC_LAZY_REOPEN, do_lazy_reopen},
         {K42_IOC_IDENTIFY, do_identify},
         {K42_IOC_WHERE, do_where},
+        {K42_IOC_PRIVATE_REOPEN, do_private_reopen},
 };
 G_STATIC_ASSERT(sizeof(struct k42_where) <= MESSAGE_MAX);
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fusefs/fork_mode.h"
 #include "fusefs/mount_point.h"
 #include "fusefs/timeouts.h"
 
@@ -109,6 +110,11 @@ static const char *parse_io(struct k42_options *options, size_t offset, const ch
         return "needs one of auto, cached, counted, fast";
 }
 
+static const char *parse_fork(struct k42_options *options, size_t offset, const char *value)
+{
+        return fork_mode_parse(value, &options->fork_private);
+}
+
 static const char *parse_state(struct k42_options *options, size_t offset, const char *value)
 {
         if (!value || !*value)
@@ -146,6 +152,7 @@ static const struct {
         {"nocoherent", parse_nocoherent, 0},
         {"exclusive", parse_true, FIELD(exclusive)},
         {"fdstore", parse_true, FIELD(fdstore)},
+        {"fork", parse_fork, 0},
         {"io", parse_io, 0},
         {"state", parse_state, 0},
         {"max_threads", parse_threads, 0},
@@ -358,6 +365,11 @@ static char *format_words(const struct k42_options *options, const char *state)
         if (options->coherent != COHERENT_AUTO)
                 append_word(text, options->coherent == COHERENT_YES ? "coherent" : "nocoherent",
                             NULL);
+        for (char **pattern = options->fork_private; pattern && *pattern; pattern++) {
+                g_autofree char *value = g_strconcat(FORK_MODE_PRIVATE, *pattern, NULL);
+
+                append_word(text, "fork", value);
+        }
         append_word(text, "io", io_names[options->io]);
         append_number(text, "max_threads", options->max_threads);
         append_number(text, "history", options->history);
@@ -386,4 +398,5 @@ void k42_options_clear(struct k42_options *options)
         g_clear_pointer(&options->source, g_free);
         g_clear_pointer(&options->mountpoint, g_free);
         g_clear_pointer(&options->state, g_free);
+        g_clear_pointer(&options->fork_private, g_strfreev);
 }

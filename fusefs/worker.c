@@ -30,6 +30,7 @@
 #include "fusefs/node_table.h"
 #include "fusefs/options.h"
 #include "fusefs/passthrough.h"
+#include "fusefs/reopen_socket.h"
 #include "fusefs/requests.h"
 #include "fusefs/resume.h"
 #include "fusefs/session.h"
@@ -274,6 +275,8 @@ static int start_mount(struct worker *worker)
                 r = coherent_start(mount->coherent);
         if (r == 0)
                 r = control_start(mount, LINK_FD_CONTROL, on_asked, worker, &mount->control);
+        if (r == 0)
+                r = reopen_socket_start(mount, &mount->reopen_socket);
         return r;
 }
 
@@ -289,6 +292,7 @@ static bool settle_control(struct k42_mount *mount)
 /* The mount is for the next worker: nothing of what it needs may be taken down, so nothing is freed. */
 static void leave_mount(struct k42_mount *mount)
 {
+        reopen_socket_stop(mount->reopen_socket);
         control_shut(mount->control);
         coherent_stop(mount->coherent);
         session_pause(mount->session);
@@ -312,6 +316,7 @@ static void stop_mount(struct worker *worker, int status)
 {
         struct k42_mount *mount = &worker->mount;
 
+        reopen_socket_stop(mount->reopen_socket);
         control_shut(mount->control);
         coherent_stop(mount->coherent);
         session_stop(

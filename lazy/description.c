@@ -236,6 +236,14 @@ static struct description *description_new(struct lazy *lazy, struct server_obje
         return d;
 }
 
+void description_set_opener(struct description *d, xhandle token, const struct client *client)
+{
+        d->opener = token;
+        d->opener_pid = client_info(client)->pid;
+        atomic_store(&d->kept->opener_pid, d->opener_pid);
+        atomic_store(&d->kept->opener, token);
+}
+
 /* Gives the opener's handle.  A client that is gone by now, or was never visible, is pid 0: the
  * open itself is the kernel's affair, it only has no owner. */
 static int description_give_opener(struct description *d, pid_t tid)
@@ -254,12 +262,8 @@ static int description_give_opener(struct description *d, pid_t tid)
                         continue;
                 r = give_access_by_server(d->object, client, match, match & RIGHT_DUPLICATE, &how,
                                           &oh);
-                if (r == 0) {
-                        d->opener = oh.xh;
-                        d->opener_pid = client_info(client)->pid;
-                        atomic_store(&d->kept->opener_pid, d->opener_pid);
-                        atomic_store(&d->kept->opener, d->opener);
-                }
+                if (r == 0)
+                        description_set_opener(d, oh.xh, client);
         }
         return r;
 }

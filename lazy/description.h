@@ -42,9 +42,9 @@ struct kept_description {
         uint64_t id;
         uint64_t object;         /* id of the server object */
         int64_t opened;          /* µs since the epoch */
-        _Atomic uint64_t opener; /* token of the first handle; set once */
+        _Atomic uint64_t opener; /* token of the first handle, see struct description */
         int32_t flags;           /* open(2) flags as asked for */
-        _Atomic int32_t opener_pid; /* set once */
+        _Atomic int32_t opener_pid;
         _Atomic uint32_t state;  /* DESCRIPTION_… */
         _Atomic access_rights bound; /* see lazy_state_bound() */
         uint8_t type;            /* enum xobj_type */
@@ -66,8 +66,9 @@ struct description {
         enum xobj_type type;          /* constant */
         enum io_class io_class;       /* constant */
         int64_t opened;               /* µs since the epoch; constant */
-        xhandle opener;               /* token of the first handle; constant once the open is answered */
-        pid_t opener_pid;             /* process id; constant likewise */
+        _Atomic xhandle opener;       /* token of the first handle; after the open is answered only
+                                       * private_reopen() changes it and the next, under reopen_lock */
+        _Atomic pid_t opener_pid;     /* process id */
 
         GMutex dir_lock;    /* directories: serialises lseek + getdents64 on fd; taken by readdir only */
         GMutex reopen_lock; /* one lazy_reopen() at a time: a process gets one handle, not two */

@@ -25,6 +25,10 @@ struct description *description_make(struct lazy *lazy, struct server_object *ob
 int description_resume_handle(struct description *description, struct client *client,
                               struct kept_handle *kept);
 
+/* The handle `token` of `client` is the one of who opened the description.  While it is being opened, or
+ * under reopen_lock. */
+void description_set_opener(struct description *d, xhandle token, const struct client *client);
+
 /* Sets a handle's sharing state, and tells the store if that is a change. */
 void description_set_sharing(struct open_client_data *data, enum sharing sharing);
 

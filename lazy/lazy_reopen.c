@@ -231,6 +231,7 @@ int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *messag
         if (r < 0)
                 return r;
         if (message->token != 0 || message->sharing != 0 || message->rights != 0 ||
+            message->fork != 0 || message->reserved32 != 0 ||
             !all_zero(message->reserved, G_N_ELEMENTS(message->reserved)))
                 return -EINVAL;
 

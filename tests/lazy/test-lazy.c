@@ -13,6 +13,7 @@
 
 #include "lazy/lazy_reopen.h"
 #include "lazy/lazy_state.h"
+#include "lazy/private_reopen.h"
 
 /* A server object that only counts. */
 struct thing {
@@ -105,20 +106,25 @@ static pid_t start_child(struct fixture *f)
         return pid;
 }
 
-static struct description *open_thing(struct fixture *f, int flags)
+static struct description *open_as(struct fixture *f, int flags, pid_t pid)
 {
         const struct description_how how = {
                 .fd = open("/dev/null", O_RDWR | O_CLOEXEC),
                 .flags = flags,
                 .type = XOBJ_FILE,
                 .io_class = IO_CLASS_CACHED,
-                .tid = getpid(),
+                .tid = pid,
         };
         struct description *d = NULL;
 
         g_assert_cmpint(how.fd, >=, 0);
         g_assert_cmpint(description_open(f->lazy, &f->thing.object, &how, &d), ==, 0);
         return d;
+}
+
+static struct description *open_thing(struct fixture *f, int flags)
+{
+        return open_as(f, flags, getpid());
 }
 
 static struct k42_lazy_reopen message_of(uint64_t parent)
@@ -454,6 +460,112 @@ static void test_storm(struct fixture *f, gconstpointer data)
         description_release(storm.d);
 }
 
+static struct k42_private_reopen private_message(uint64_t from)
+{
+        return (struct k42_private_reopen){
+                .header = {.version = K42_PROTOCOL_VERSION,
+                           .length = sizeof(struct k42_private_reopen)},
+                .from = from,
+        };
+}
+
+static void test_private_reopen(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *own;
+        pid_t child = start_child(f);
+        const struct k42_lazy_reopen inherited = reopen_as(d, child, d->opener);
+        struct k42_private_reopen message;
+        struct k42_lazy_reopen again;
+        xhandle opener;
+
+        own = open_as(f, O_RDWR, child);
+        opener = own->opener;
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, 0);
+        g_assert_cmpuint(message.parent, ==, d->opener);
+        g_assert_cmpuint(message.rights, ==, RIGHTS_ALL);
+        g_assert_true(stale(f, inherited.token));
+        g_assert_true(stale(f, opener));
+        g_assert_cmpuint(own->opener, ==, message.token);
+        g_assert_cmpint(own->opener_pid, ==, child);
+        g_assert_cmpint(sharing_of(f, message.token), ==, SHARING_NON_SHARED);
+        g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_NON_SHARED);
+        again = reopen_as(own, child, 0); /* it is the process's handle on its description now */
+        g_assert_cmpuint(again.token, ==, message.token);
+        g_assert_cmpuint(again.parent, ==, d->opener);
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 2);
+
+        /* a message that comes again, because the daemon died before it answered, is answered as before */
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, 0);
+        g_assert_cmpuint(message.token, ==, again.token);
+        g_assert_cmpuint(message.parent, ==, d->opener);
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 2);
+        description_release(own);
+        description_release(d);
+}
+
+static void test_private_reopen_rights(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *own;
+        pid_t child = start_child(f), grandchild = start_child(f);
+        const access_rights less = RIGHT_READ | RIGHT_DUPLICATE;
+        struct k42_private_reopen message;
+        struct k42_lazy_reopen inherited, next;
+
+        {
+                g_autoptr(K42Xobj) xobj = cobj_get_xobj(f->cobj, d->opener);
+
+                g_assert_cmpint(xobj_restrict(xobj, less, RIGHT_DUPLICATE), ==, 0);
+        }
+        inherited = reopen_as(d, child, d->opener);
+        g_assert_cmpuint(inherited.rights, ==, less);
+        own = open_as(f, O_RDWR, child);
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, 0);
+        g_assert_cmpuint(message.rights, ==, less);
+        /* neither what the open had given, nor what is left of that, leads to more */
+        next = reopen_as(own, grandchild, 0);
+        g_assert_cmpuint(next.rights & ~less, ==, 0);
+        end_child(child);
+        wait_until_stale(f, message.token);
+        end_child(grandchild);
+        wait_until_stale(f, next.token);
+        f->children->len = 0;
+        child = start_child(f);
+        next = reopen_as(own, child, 0);
+        g_assert_cmpuint(next.rights & ~less, ==, 0);
+        description_release(own);
+        description_release(d);
+}
+
+static void test_private_reopen_refused(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *own;
+        pid_t child = start_child(f), stranger = start_child(f);
+        const struct k42_lazy_reopen inherited = reopen_as(d, child, d->opener);
+        struct k42_private_reopen message = private_message(0);
+
+        own = open_as(f, O_RDWR, child);
+        for (size_t i = offsetof(struct k42_private_reopen, token); i < sizeof message; i++) {
+                message = private_message(inherited.token);
+                ((uint8_t *)&message)[i] = 1;
+                g_assert_cmpint(private_reopen(own, child, &message), ==, -EINVAL);
+        }
+        message = private_message(0);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, -ESTALE);
+        message = private_message(inherited.token + (UINT64_C(1) << 32));
+        g_assert_cmpint(private_reopen(own, child, &message), ==, -ESTALE);
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, stranger, &message), ==, -EACCES);
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(d, child, &message), ==, -EINVAL); /* on the same one */
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 3);
+        g_assert_false(stale(f, inherited.token));
+        description_release(own);
+        description_release(d);
+}
+
 #define ADD(name, function)                                                                        \
         g_test_add("/lazy/" name, struct fixture, NULL, fixture_set_up, function, fixture_tear_down)
 
@@ -473,5 +585,8 @@ int main(int argc, char **argv)
         ADD("counting", test_counting);
         ADD("release-all", test_release_all);
         ADD("storm", test_storm);
+        ADD("private-reopen", test_private_reopen);
+        ADD("private-reopen/rights", test_private_reopen_rights);
+        ADD("private-reopen/refused", test_private_reopen_refused);
         return g_test_run();
 }
