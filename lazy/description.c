@@ -345,6 +345,7 @@ static void collect_one(uint64_t id, void *object, void *data)
 
 void lazy_release_all(struct lazy *lazy)
 {
+        client_table_stop(cobj_clients(lazy->cobj));
         for (;;) {
                 struct description *d = NULL;
 
