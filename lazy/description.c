@@ -262,7 +262,9 @@ void description_end(struct description *d)
 {
         GList *link;
 
-        id_table_free(d->lazy->descriptions, d->id);
+        /* One that came back only to be released has none, and its id may be another's. */
+        if (id_table_get(d->lazy->descriptions, d->id) == d)
+                id_table_free(d->lazy->descriptions, d->id);
         for (;;) {
                 xhandle token = XHANDLE_NONE;
 
