@@ -4,9 +4,9 @@
  * left: so an orphan is resolved by one store, after everything about it is done, and everything
  * before that store can be done twice.
  *
- * A request that comes again is read into a slot of this thread's own, as nobody knows which it will be.  If
- * there is an orphan of it, its bytes are copied into the orphan's buffer, where they are already:
- * from then on the orphan's slot is the request's.
+ * A request that comes again is read into a slot of this thread's own, as nobody knows which it
+ * will be.  If there is an orphan of it, its bytes are copied into the orphan's buffer, where they
+ * are already: from then on the orphan's slot is the request's.
  */
 #include "fusefs/resume.h"
 
@@ -296,8 +296,8 @@ static void send_replies(struct resume *resume)
         }
 }
 
-/* What a reply that is not here any more has named is known to the kernel or not: an error instead of it
- * tells, for it is taken only if it was not.  False if there is nothing of the kind. */
+/* What a reply that is not here any more has named is known to the kernel or not: an error instead
+ * of it tells, for it is taken only if it was not.  False if there is nothing of the kind. */
 static bool may_have_raised(struct resume *resume, struct request *orphan)
 {
         struct channel *channel = resume->mount->channel;
@@ -414,8 +414,7 @@ static int bring_to_an_end(struct resume *resume)
 
 int resume_requests(struct k42_mount *mount, struct fuse_session *se)
 {
-        struct resume resume = {
-                .mount = mount, .se = se, .own = requests_take(mount->requests)};
+        struct resume resume = {.mount = mount, .se = se, .own = requests_take(mount->requests)};
         int r;
 
         if (!resume.own) {
