@@ -56,17 +56,20 @@ static void doubt_raising(struct k42_mount *mount, struct request *request)
 void resume_undo(struct k42_mount *mount, struct request *request)
 {
         struct description *description;
-        uint64_t id;
 
         doubt_raising(mount, request);
-        while ((id = request_unraise(request)) != 0) {
-                struct server_file *file = node_table_file(mount->nodes, id);
+        for (uint32_t i = 0; i < request->n_raised; i++) {
+                const uint64_t id = atomic_load(&request->raised[i]);
+                struct server_file *file = id != 0 ? node_table_file(mount->nodes, id) : NULL;
 
+                if (id != 0)
+                        request_unraise(request, id);
                 FAILPOINT("undo-raised");
                 if (file)
                         server_file_forget(file, 1);
                 request_unraised(request);
         }
+        atomic_store(&request->n_raised, 0);
         description = request->description != 0
                               ? description_from_fh(mount->lazy, request->description)
                               : NULL;
@@ -88,7 +91,8 @@ void resume_doubt(struct k42_mount *mount, struct request *request)
 
         doubt_raising(mount, request);
         for (uint32_t i = 0; i < request->n_raised; i++)
-                doubt_node(mount, request->raised[i]);
+                if (request->raised[i] != 0)
+                        doubt_node(mount, request->raised[i]);
         FAILPOINT("doubted");
         if (description)
                 description_set_doubtful(description);

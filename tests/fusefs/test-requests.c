@@ -156,6 +156,20 @@ static void test_orphans_stay(struct fixture *f, gconstpointer data)
         f->request = orphan;
 }
 
+/* A thread that is ended has read a request and not served it: that is for the next daemon. */
+static void test_given_back(struct fixture *f, gconstpointer data)
+{
+        struct request *request = f->request;
+
+        begin(f, FUSE_FORGET);
+        requests_give_back(f->mount.requests, request);
+        g_assert_true(die(f) == request);
+        request_answered(request);
+        requests_give_back(f->mount.requests, request);
+        g_assert_null(die(f));
+        take(f);
+}
+
 static void test_big_reply(struct fixture *f, gconstpointer data)
 {
         static char big[REQUEST_REPLY_MAX + 1];
@@ -512,6 +526,15 @@ static void test_undo(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(lookups(a), ==, 1);
         g_assert_cmpuint(atomic_load(&a->kept->doubt), ==, 0);
 
+        begin(f, FUSE_LOOKUP); /* the kernel did not take the answer, and that was undone already */
+        look(f, "a");
+        ops_entry_undo(f->mount.nodes, &(struct fuse_entry_param){.ino = a->id});
+        g_assert_cmpuint(lookups(a), ==, 1);
+        die(f);
+        resume_undo(&f->mount, f->request);
+        g_assert_cmpuint(lookups(a), ==, 1);
+        g_assert_cmpuint(atomic_load(&a->kept->doubt), ==, 0);
+
         request_raise(f->request, a->id); /* raised or not: nobody knows */
         die(f);
         resume_undo(&f->mount, f->request);
@@ -576,6 +599,7 @@ int main(int argc, char **argv)
         } tests[] = {
                 {"/requests/phases", test_phases},
                 {"/requests/orphans-stay", test_orphans_stay},
+                {"/requests/given-back", test_given_back},
                 {"/requests/big-reply", test_big_reply},
                 {"/requests/raising", test_raising},
                 {"/requests/counted-once", test_counted_once},

@@ -330,6 +330,7 @@ static const struct way {
         {"resolve-orphans", "link", "reply", 1, 2},
         {"resume-forget", "forget", "serve", 2, 9},
         {"serve-gone", "killed", KILLED, 1, 1},
+        {"unraise", "killed", KILLED, 1, 1},
         {"undo-description", "create", "described", 1, 1},
         {"undo-raised", "mkdir", "reply", 1, 4},
 };
