@@ -290,7 +290,7 @@ static bool settle_control(struct k42_mount *mount)
 static void leave_mount(struct k42_mount *mount)
 {
         control_shut(mount->control);
-        coherent_stop(mount->coherent);
+        coherent_stop(mount->coherent, false);
         session_pause(mount->session);
         if (settle_control(mount))
                 store_close(mount->store);
@@ -313,7 +313,7 @@ static void stop_mount(struct worker *worker, int status)
         struct k42_mount *mount = &worker->mount;
 
         control_shut(mount->control);
-        coherent_stop(mount->coherent);
+        coherent_stop(mount->coherent, true);
         session_stop(
                 mount->session); /* first: a request of k42ctl may wait for one of its callers */
         if (!settle_control(mount)) {
