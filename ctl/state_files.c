@@ -14,9 +14,20 @@
 
 #include "ctl/control_protocol.h"
 
-const char *const state_mount_files[] = {"journal", "keep", "requests", "mount", CONTROL_SOCKET_NAME, NULL};
-const char *const state_db_files[] = {"state.db-wal", "state.db-shm", "state.db-journal", "state.db",
-                                      NULL};
+const char *const state_mount_files[] = {
+        "journal", "journal.broken", "keep", "requests", "mount", CONTROL_SOCKET_NAME, NULL,
+};
+const char *const state_db_files[] = {
+        "state.db-wal",
+        "state.db-shm",
+        "state.db-journal",
+        "state.db",
+        "state.db.broken-wal", /* moved aside by a worker that could not use them */
+        "state.db.broken-shm",
+        "state.db.broken-journal",
+        "state.db.broken",
+        NULL,
+};
 
 int state_files_clear_dead(int dirfd, bool *ret_made)
 {

@@ -21,6 +21,7 @@
 #include "fusefs/session.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -187,6 +188,17 @@ static void *resume_thread(void *data)
         return NULL;
 }
 
+/* Has the resuming thread answered anything that came after INIT? */
+static bool has_served(struct session *session)
+{
+        uint64_t n = 0;
+
+        for (unsigned opcode = 0; opcode < CHANNEL_OPCODES; opcode++)
+                if (opcode != FUSE_INIT)
+                        n += channel_count(session->mount->channel, opcode);
+        return n > 0;
+}
+
 /* Serves what the last daemon left, in a thread of its own, because serving changes a thread's
  * credentials. */
 static int resume_session(struct session *session)
@@ -202,6 +214,8 @@ static int resume_session(struct session *session)
         if (err != 0)
                 return -err;
         pthread_join(thread, NULL);
+        if (resuming.r == 0 && has_served(session))
+                note_served(session);
         return resuming.r;
 }
 
@@ -366,6 +380,8 @@ void session_stop(struct session *session)
         if (session->se)
                 fuse_session_exit(session->se);
         join_threads(session);
+        if (mount->channel)
+                channel_stop_telling(mount->channel);
         if (session->se)
                 fuse_session_destroy(session->se); /* closes /dev/fuse, as the holder has, or will
                                                     * at our end: who is left gets ENOTCONN */

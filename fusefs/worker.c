@@ -160,6 +160,7 @@ static int start_store(struct k42_mount *mount)
                 .journal = mount->journal,
                 .cobj = mount->cobj,
                 .history = mount->options.history,
+                .resume = mount->resume,
         };
         int r = store_open(&config, &mount->store, &error);
 
@@ -187,6 +188,7 @@ static int start_keep(struct k42_mount *mount)
 static int start_state(struct k42_mount *mount)
 {
         struct cobj_observer observer;
+        const char *dir;
         int r;
 
         r = state_dir_adopt(mount->options.state, mount->options.mountpoint, LINK_FD_STATE,
@@ -201,11 +203,13 @@ static int start_state(struct k42_mount *mount)
         r = start_keep(mount);
         if (r < 0)
                 return r;
-        r = journal_create(state_dir_fd(mount->state_dir), "journal", JOURNAL_RECORDS,
-                           &mount->journal);
+        dir = state_dir_path(mount->state_dir);
+        r = mount->resume ? journal_resume(LINK_FD_STATE, dir, "journal", JOURNAL_RECORDS,
+                                           &mount->journal)
+                          : journal_create(LINK_FD_STATE, "journal", JOURNAL_RECORDS,
+                                           &mount->journal);
         if (r < 0) {
-                g_warning("%s/journal: cannot be made: %s", state_dir_path(mount->state_dir),
-                          g_strerror(-r));
+                g_warning("%s/journal: cannot be made: %s", dir, g_strerror(-r));
                 return r;
         }
 #ifdef K42_WITHOUT_ACCOUNTING /* see meson.build */
@@ -241,6 +245,7 @@ static int resume_objects(struct k42_mount *mount)
         client_table_resume(cobj_clients(mount->cobj));
         lazy_resume(mount->lazy, node_table_object, mount->nodes, &resumed);
         node_table_resume_descriptions(mount->nodes);
+        store_resume(mount->store);
         client_table_settle(cobj_clients(mount->cobj));
         return 0;
 }
@@ -285,7 +290,7 @@ static bool settle_control(struct k42_mount *mount)
 static void leave_mount(struct k42_mount *mount)
 {
         control_shut(mount->control);
-        coherent_stop(mount->coherent);
+        coherent_stop(mount->coherent, false);
         session_pause(mount->session);
         if (settle_control(mount))
                 store_close(mount->store);
@@ -308,7 +313,7 @@ static void stop_mount(struct worker *worker, int status)
         struct k42_mount *mount = &worker->mount;
 
         control_shut(mount->control);
-        coherent_stop(mount->coherent);
+        coherent_stop(mount->coherent, true);
         session_stop(
                 mount->session); /* first: a request of k42ctl may wait for one of its callers */
         if (!settle_control(mount)) {
