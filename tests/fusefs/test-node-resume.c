@@ -116,6 +116,15 @@ static bool raising(void *data, uint64_t id)
         return raising_now;
 }
 
+static int anybody;
+
+int __wrap_proc_files_anybody(dev_t dev, uint64_t ino, unsigned modes);
+int __wrap_proc_files_anybody(dev_t dev, uint64_t ino, unsigned modes)
+{
+        asked++;
+        return anybody;
+}
+
 #define IDS_MAX 64
 static int *last_backing; /* in shared memory, as it is the kernel's */
 static bool die_in_backing_open;
@@ -817,6 +826,63 @@ static void test_doubt_survives(struct fixture *f, gconstpointer data)
         g_assert_null(node(f, 0));
 }
 
+/* ---- descriptions in doubt ---- */
+
+static struct description *open_doubtful(struct fixture *f, struct server_file *file)
+{
+        const struct description_how how = {.fd = server_file_open_again(file, O_RDONLY),
+                                            .flags = O_RDONLY,
+                                            .io_class = IO_CLASS_CACHED,
+                                            .tid = getpid()};
+        struct description *description;
+
+        g_assert_cmpint(description_open(f->mount.lazy, &file->object, &how, &description), ==, 0);
+        park_opened(file, description, how.fd);
+        description_set_doubtful(description);
+        return description;
+}
+
+static void test_doubtful(struct fixture *f, gconstpointer data)
+{
+        const struct cobj_observer nobody = {.data = NULL};
+        struct description *a, *b;
+        struct server_file *file;
+        uint64_t a_id;
+
+        f->mount.io_class = IO_CLASS_CACHED;
+        make_file(f, "a");
+        daemon_dies(f, make_a);
+        resume(f);
+        node_table_resumed(f->table);
+        file = node(f, 0);
+        g_assert_cmpint(cobj_new(&nobody, NULL, &f->mount.cobj), ==, 0);
+        g_assert_cmpint(lazy_new(f->mount.cobj, &f->mount.lazy), ==, 0);
+        a = open_doubtful(f, file);
+        b = open_doubtful(f, file);
+        a_id = a->id;
+
+        anybody = 1; /* somebody has the file open, or it cannot be told */
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 2);
+        anybody = -EACCES;
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 2);
+        anybody = 0;
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 2); /* one look is not enough */
+        g_assert_cmpuint(lazy_description_count(f->mount.lazy), ==, 2);
+        /* The kernel names one of them: it has it. */
+        g_assert_true(description_from_fh(f->mount.lazy, b->id) == b);
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 0);
+        g_assert_cmpuint(lazy_description_count(f->mount.lazy), ==, 1);
+        g_assert_null(description_from_fh(f->mount.lazy, a_id));
+        g_assert_cmpuint(atomic_load(&file->opens.all), ==, 1);
+        asked = 0;
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 0);
+        g_assert_cmpuint(asked, ==, 0);
+        ops_release(file, b);
+        doubtful_stop(&f->mount);
+        lazy_free(f->mount.lazy);
+        cobj_free(f->mount.cobj);
+}
+
 /* ---- backing ids ---- */
 
 /* 1 is open, 2 was, 3 was being kept for a moment, 4 was being closed, 5 was being registered. */
@@ -887,6 +953,7 @@ int main(int argc, char **argv)
                 {"/node-resume/contradictions", test_contradictions},
                 {"/node-resume/nonsense", test_nonsense},
                 {"/node-resume/backing", test_backing},
+                {"/node-resume/doubtful", test_doubtful},
                 {"/node-resume/doubt", test_doubt},
                 {"/node-resume/doubt-survives", test_doubt_survives},
         };
