@@ -22,6 +22,7 @@
 
 #include "fusefs/failpoint.h"
 #include "fusefs/requests.h"
+#include "fusefs/teller.h"
 
 /* Newer than the linux/fuse.h of Debian 12 (kernel 6.1); include/uapi/linux/fuse.h of kernel 6.18.
  */
@@ -42,9 +43,12 @@ struct fuse_backing_map {
 #define FUSE_DEV_IOC_BACKING_CLOSE _IOW(229, 2, uint32_t)
 #endif
 #ifndef FUSE_HAS_RESEND
-#define FUSE_HAS_RESEND (1ULL << 39)
+#define FUSE_HAS_RESEND    (1ULL << 39)
 #define FUSE_NOTIFY_RESEND 7
 #endif
+
+/* For tests: in the environment it makes the kernel one that cannot send requests again. */
+#define WITHOUT_RESEND "K42_WITHOUT_RESEND"
 
 #define OPCODE_TMPFILE 51 /* FUSE_TMPFILE, kernel 6.2 */
 
@@ -54,6 +58,7 @@ struct fuse_backing_map {
 #define SETXATTR_IN_SIZE_EXT 16
 
 struct channel {
+        struct teller *teller; /* for what the kernel may have to wait for */
         struct requests *requests; /* the mount's, or NULL; constant */
         void (*ready)(void *data);
         void *data;
@@ -152,7 +157,7 @@ static void note_init(struct channel *channel, const struct fuse_in_header *in, 
         channel->features.proto_major = init->major;
         channel->features.proto_minor = init->minor;
         channel->features.passthrough = channel->offered & FUSE_PASSTHROUGH;
-        channel->features.resend = channel->offered & FUSE_HAS_RESEND;
+        channel->features.resend = (channel->offered & FUSE_HAS_RESEND) && !getenv(WITHOUT_RESEND);
 }
 
 /* Takes the flags out of a SETXATTR, so that libfuse 3.14 finds name and value where it expects
@@ -351,12 +356,26 @@ static int notify(struct channel *channel, int code, struct iovec *iov, int coun
         return writev(channel->fd, iov, count) < 0 ? -errno : 0;
 }
 
+/* The same for what the kernel may have to wait for. */
+static int tell(struct channel *channel, int code, struct iovec *iov, int count)
+{
+        struct fuse_out_header out = {.error = code};
+        ssize_t n;
+
+        iov[0] = (struct iovec){&out, sizeof out};
+        for (int i = 0; i < count; i++)
+                out.len += (uint32_t)iov[i].iov_len;
+        n = teller_write(channel->teller, iov, count);
+        return n < 0 ? (int)n : 0;
+}
+
 int channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data)
 {
         struct fuse_notify_inval_inode_out body = {.ino = ino, .off = data ? 0 : -1};
         struct iovec iov[] = {{NULL, 0}, {&body, sizeof body}};
 
-        return notify(channel, FUSE_NOTIFY_INVAL_INODE, iov, G_N_ELEMENTS(iov));
+        return data ? tell(channel, FUSE_NOTIFY_INVAL_INODE, iov, G_N_ELEMENTS(iov))
+                    : notify(channel, FUSE_NOTIFY_INVAL_INODE, iov, G_N_ELEMENTS(iov));
 }
 
 int channel_inval_entry(struct channel *channel, fuse_ino_t parent, const char *name, bool expire)
@@ -371,7 +390,7 @@ int channel_inval_entry(struct channel *channel, fuse_ino_t parent, const char *
 
         if (expire && !(channel->offered & FUSE_HAS_EXPIRE_ONLY))
                 return -ENOSYS;
-        return notify(channel, FUSE_NOTIFY_INVAL_ENTRY, iov, G_N_ELEMENTS(iov));
+        return tell(channel, FUSE_NOTIFY_INVAL_ENTRY, iov, G_N_ELEMENTS(iov));
 }
 
 int channel_resend(struct channel *channel)
@@ -415,8 +434,9 @@ static bool runs_again(uint32_t opcode)
         return opcode == FUSE_READ || opcode == FUSE_READDIR || opcode == FUSE_READDIRPLUS;
 }
 
-/* The kernel goes by the reply that it was given once.  What it makes of time_gran, max_readahead, max_background and
- * congestion_threshold is its own affair; the others say what it sends and what it understands. */
+/* The kernel goes by the reply that it was given once.  What it makes of time_gran, max_readahead,
+ * max_background and congestion_threshold is its own affair; the others say what it sends and what
+ * it understands. */
 static bool same_agreement(const struct fuse_init_out *then, const struct fuse_init_out *now)
 {
         return then->major == now->major && then->minor == now->minor &&
@@ -544,6 +564,8 @@ int channel_new(struct fuse_session *se, int fd, bool passthrough, struct reques
         channel->fd = fd;
         channel->want_passthrough = passthrough;
         r = fuse_session_custom_io(se, &io, fd);
+        if (r == 0)
+                r = teller_start(fd, &channel->teller);
         if (r < 0) {
                 free(channel);
                 return r;
@@ -552,8 +574,17 @@ int channel_new(struct fuse_session *se, int fd, bool passthrough, struct reques
         return 0;
 }
 
+void channel_stop_telling(struct channel *channel)
+{
+        teller_stop(channel->teller);
+        channel->teller = NULL;
+}
+
 void channel_free(struct channel *channel)
 {
+        if (!channel)
+                return;
+        channel_stop_telling(channel);
         free(channel);
 }
 

@@ -72,6 +72,10 @@ int channel_answer_error(struct channel *channel, uint64_t unique, int error);
  * size to tell libfuse, or -EIO if it died while it was changing it. */
 ssize_t channel_serve_again(struct channel *channel, struct request *request);
 
+/* Ends the thread that channel_inval_inode() and channel_inval_entry() need, and closes its /dev/fuse.  Nobody
+ * may be in one of them. */
+void channel_stop_telling(struct channel *channel);
+
 /* Of the request that the calling thread is serving; valid until it reads the next one. */
 const struct channel_request *channel_request(void);
 

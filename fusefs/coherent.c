@@ -503,7 +503,7 @@ static void abort_connection(struct coherent *c)
                 close(fd);
 }
 
-void coherent_stop(struct coherent *c)
+void coherent_stop(struct coherent *c, bool for_good)
 {
         const uint64_t one = 1;
 
@@ -513,6 +513,8 @@ void coherent_stop(struct coherent *c)
         if (write(c->stop_fd, &one, sizeof one) < 0) /* only when it counts 2^64 already */
                 g_debug("coherent: eventfd: %s", g_strerror(errno));
         if (!join(c, JOIN_MS)) {
+                if (!for_good)
+                        return;
                 abort_connection(c);
                 pthread_join(c->thread, NULL);
         }

@@ -38,8 +38,9 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent);
 int coherent_start(struct coherent *coherent);
 
 /* Ends the thread; before the session ends, because the thread may wait for requests that are under
- * way.  If it waits too long (a request is stuck) the connection is ended.  NULL is ignored. */
-void coherent_stop(struct coherent *coherent);
+ * way.  If it waits too long (a request is stuck) the connection is ended; but not `for_good`, if the mount
+ * goes on without this worker: then the thread is left to its fate.  NULL is ignored. */
+void coherent_stop(struct coherent *coherent, bool for_good);
 void coherent_free(
         struct coherent *coherent); /* when nobody serves requests any more; NULL is ignored */
 

@@ -23,7 +23,7 @@
 #include "fusefs/daemon.h"
 #include "fusefs/mount.h"
 
-#define HOLDER_FAILURES_MAX 20
+#define HOLDER_FAILURES_MAX 15
 
 /* The daemon's life.  `program`: argv[0].  `start`: from daemon_fork(), its end is the holder's.  Returns
  * the exit status, after a line if it is not 0. */

@@ -30,6 +30,7 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/daemon.h"
 #include "fusefs/holder.h"
+#include "fusefs/dying.h"
 #include "fusefs/service.h"
 
 #define EARLY_AT_ONCE   5     /* early deaths in a row that are replaced without a pause */
@@ -39,6 +40,7 @@
                                * SOURCE takes */
 #define UPGRADE_MS      10000 /* for the worker to stop, and for the other program's to be ready */
 #define END_MS          30000
+#define LOOK_AGAIN_MS   1 /* at a worker that dies */
 #define EXEC_FAILED     127
 
 enum event {
@@ -136,6 +138,7 @@ static enum holder_state start_as(struct holder *h, enum holder_state state)
         int r;
 
         h->told = 0;
+        h->dying = false;
         h->start_sent = h->ready = h->served = h->end_said = false;
         r = fork_worker(h);
         if (r < 0) {
@@ -476,8 +479,12 @@ static void read_link(struct holder *h, bool all)
                         continue; /* nonsense, and off the socket */
                 else if (r == -EAGAIN)
                         return;
-                else /* it has died, or will; other errors would come again and again */
+                else { /* all that it had is closed: it dies, and if it does not, it must */
                         close_fd(&h->link_fd);
+                        if (h->worker > 0)
+                                kill(h->worker, SIGKILL);
+                        h->dying = h->worker > 0;
+                }
         }
 }
 
@@ -495,18 +502,38 @@ static void describe_death(struct holder *h)
                          WEXITSTATUS(status));
 }
 
+static void bury(struct holder *h, int wait_status)
+{
+        h->worker = 0;
+        h->dying = false;
+        h->wait_status = wait_status;
+        read_link(h, true);
+        close_fd(&h->link_fd);
+        if ((h->state != HOLDER_STOPPING && h->state != HOLDER_LEAVING) ||
+            !WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != LINK_EXIT_STOPPED)
+                describe_death(h);
+        handle(h, EVENT_DIED);
+}
+
 /* The worker's full death: none of its threads runs any more, and all its descriptors are closed. */
 static void reap(struct holder *h)
 {
-        if (h->worker <= 0 || waitpid(h->worker, &h->wait_status, WNOHANG) != h->worker)
-                return;
-        h->worker = 0;
-        read_link(h, true);
-        close_fd(&h->link_fd);
-        if (h->state != HOLDER_STOPPING || !WIFEXITED(h->wait_status) ||
-            WEXITSTATUS(h->wait_status) != LINK_EXIT_STOPPED)
-                describe_death(h);
-        handle(h, EVENT_DIED);
+        pid_t pid;
+        int status;
+
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+                if (pid == h->worker) /* else one that was buried before it was dead */
+                        bury(h, status);
+}
+
+/* The worker dies, but its teller waits in the kernel for what only the next worker can do (teller.h). */
+static void look_at_dying(struct holder *h)
+{
+        int status;
+
+        reap(h);
+        if (h->dying && h->worker > 0 && worker_is_as_good_as_dead(h->worker, &status))
+                bury(h, status);
 }
 
 static void read_signals(struct holder *h)
@@ -528,6 +555,8 @@ static int time_left(const struct holder *h)
 {
         int64_t left;
 
+        if (h->dying)
+                return LOOK_AGAIN_MS;
         if (h->deadline < 0)
                 return -1;
         left = h->deadline - now_ms();
@@ -554,6 +583,8 @@ void holder_machine(struct holder *h)
                         read_link(h, false);
                 if (fds[0].revents)
                         read_signals(h);
+                if (h->dying)
+                        look_at_dying(h);
                 if (fds[2].revents)
                         handle(h, EVENT_GONE);
                 if (h->deadline >= 0 && now_ms() >= h->deadline) {

@@ -16,6 +16,7 @@
 #include "cobj/keep.h"
 #include "cobj/store.h"
 #include "cobj/xobj.h"
+#include "fusefs/doubtful.h"
 #include "fusefs/idle_backing.h"
 #include "lazy/description.h"
 
@@ -80,6 +81,7 @@ struct k42_mount {
         struct control *control;
         struct reopen_socket *reopen_socket; /* NULL: not privileged */
 
+        struct doubtful doubtful;
         struct idle_backing idle_backing; /* made before and ended after the session */
 
         enum io_class io_class; /* of new opens, as far as the inode allows; fixed at start */

@@ -380,6 +380,8 @@ void session_stop(struct session *session)
         if (session->se)
                 fuse_session_exit(session->se);
         join_threads(session);
+        if (mount->channel)
+                channel_stop_telling(mount->channel);
         if (session->se)
                 fuse_session_destroy(session->se); /* closes /dev/fuse, as the holder has, or will
                                                     * at our end: who is left gets ENOTCONN */

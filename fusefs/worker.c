@@ -273,6 +273,8 @@ static int start_mount(struct worker *worker)
                 passthrough_probe(mount);
         if (r == 0 && mount->coherent)
                 r = coherent_start(mount->coherent);
+        if (r == 0 && mount->resume)
+                doubtful_start(mount);
         if (r == 0)
                 r = control_start(mount, LINK_FD_CONTROL, on_asked, worker, &mount->control);
         if (r == 0)
@@ -294,7 +296,7 @@ static void leave_mount(struct k42_mount *mount)
 {
         reopen_socket_stop(mount->reopen_socket);
         control_shut(mount->control);
-        coherent_stop(mount->coherent);
+        coherent_stop(mount->coherent, false);
         session_pause(mount->session);
         if (settle_control(mount))
                 store_close(mount->store);
@@ -318,7 +320,7 @@ static void stop_mount(struct worker *worker, int status)
 
         reopen_socket_stop(mount->reopen_socket);
         control_shut(mount->control);
-        coherent_stop(mount->coherent);
+        coherent_stop(mount->coherent, true);
         session_stop(
                 mount->session); /* first: a request of k42ctl may wait for one of its callers */
         if (!settle_control(mount)) {
@@ -326,6 +328,7 @@ static void stop_mount(struct worker *worker, int status)
                 _exit(status); /* nothing may be freed under its feet */
         }
         control_stop(mount->control);
+        doubtful_stop(mount);
         if (mount->lazy)
                 lazy_release_all(mount->lazy);
         store_close(mount->store);
