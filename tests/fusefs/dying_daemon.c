@@ -94,8 +94,8 @@ void __wrap_link_drop_parked(struct link *link)
 
 /* ---- the kernel ---- */
 
-unsigned asked;         /* for nodes */
-uint64_t kernel_knows;  /* one node */
+unsigned asked;        /* for nodes */
+uint64_t kernel_knows; /* one node */
 bool raising_now;
 
 int __wrap_channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data);
@@ -194,8 +194,8 @@ void setup(struct fixture *f, gconstpointer data)
         g_assert_cmpint(f->state_fd, >=, 0);
         g_assert_cmpint(f->source_fd, >=, 0);
         g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, holder), ==, 0);
-        f->said = mmap(NULL, sizeof *f->said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                       0);
+        f->said = mmap(NULL, sizeof *f->said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                       -1, 0);
         last_backing = &f->said->last_backing;
         f->mount = (struct k42_mount){
                 .options = {.source = f->source, .mountpoint = f->source},

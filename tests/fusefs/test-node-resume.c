@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Nodes that come back.  The first daemon is a child process, which makes a table of nodes on a real
- * directory and is killed in the middle of it (kill -9); what it has to tell us, the ids, is in shared
- * memory.  Then the next table is made here, of what is left in the keep.
+ * Nodes that come back.  The first daemon is a child process, which makes a table of nodes on a
+ * real directory and is killed in the middle of it (kill -9); what it has to tell us, the ids, is
+ * in shared memory.  Then the next table is made here, of what is left in the keep.
  */
 #include <errno.h>
 #include <signal.h>
@@ -289,8 +289,8 @@ static void make_nameless(struct fixture *f)
                 g_assert_cmpint(fd, >=, 0);
                 g_assert_cmpint(write(fd, "nameless", 8), ==, 8);
                 g_assert_cmpint(fs_stat(fd, &st), ==, 0);
-                g_assert_cmpint(node_table_instantiate(f->table, &st, fs_reopen_path(fd), &file), ==,
-                                0);
+                g_assert_cmpint(node_table_instantiate(f->table, &st, fs_reopen_path(fd), &file),
+                                ==, 0);
                 server_file_known(file);
                 f->said->ids[i] = file->id;
                 g_assert_cmpint(node_fd_pin(file), >=, 0);
