@@ -16,7 +16,7 @@
 #include "lazy/protocol.h"
 
 const char *const state_mount_files[] = {
-        "journal", "journal.broken", "keep", "requests", "mount", CONTROL_SOCKET_NAME,
+        "journal", "journal.new", "journal.broken", "keep", "requests", "mount", CONTROL_SOCKET_NAME,
         K42_REOPEN_SOCKET, NULL,
 };
 const char *const state_db_files[] = {
@@ -24,6 +24,7 @@ const char *const state_db_files[] = {
         "state.db-shm",
         "state.db-journal",
         "state.db",
+        "state.db.new",
         "state.db.broken-wal", /* moved aside by a worker that could not use them */
         "state.db.broken-shm",
         "state.db.broken-journal",

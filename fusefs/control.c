@@ -25,6 +25,7 @@
 #include "fusefs/control_listen.h"
 #include "fusefs/control_pool.h"
 #include "fusefs/control_verbs.h"
+#include "fusefs/link.h"
 
 #define CONNECTIONS_MAX   CONTROL_BACKLOG
 #define CONNECTIONS_OTHER (CONNECTIONS_MAX / 2)
@@ -58,7 +59,7 @@ struct connection {
         size_t length, room;
         struct json_text answer;
         size_t sent;
-        bool quit;
+        struct control_after after;
         int64_t last; /* monotonic µs; TOTAL_US after the request */
         GSource *io, *deadline;
         GList pool_link;
@@ -81,6 +82,8 @@ static void connection_free(struct connection *connection)
         drop_source(&connection->deadline);
         g_queue_unlink(&control->connections, &connection->link);
         close(connection->fd);
+        if (connection->after.program_fd >= 0)
+                close(connection->after.program_fd);
         free(connection->request);
         json_text_clear(&connection->answer);
         free(connection);
@@ -119,11 +122,16 @@ static void set_deadline(struct connection *connection, int64_t from_now)
 static void connection_end(struct connection *connection)
 {
         struct control *control = connection->control;
-        bool quit = connection->quit;
+        const struct control_after after = connection->after;
 
+        connection->after.program_fd = -1;
         connection_free(connection);
-        if (quit)
+        if (after.quit)
                 control->quit(control->data);
+        if (after.upgrade)
+                link_tell(control->mount->link, LINK_UPGRADE, after.program_fd);
+        if (after.program_fd >= 0)
+                close(after.program_fd);
 }
 
 static gboolean on_writable(int fd, GIOCondition condition, void *data)
@@ -167,8 +175,8 @@ static void serve(void *task, void *data)
         struct connection *connection = task;
         struct control *control = data;
 
-        connection->quit = control_serve(control->mount, &connection->peer, connection->request,
-                                         connection->length, &connection->answer);
+        control_serve(control->mount, &connection->peer, connection->request, connection->length,
+                      &connection->answer, &connection->after);
 }
 
 static gboolean on_served(int fd, GIOCondition condition, void *data)
@@ -310,6 +318,7 @@ static void take_connection(struct control *control, int fd)
         }
         connection->control = control;
         connection->fd = fd;
+        connection->after.program_fd = -1;
         connection->peer = peer;
         connection->link.data = connection->pool_link.data = connection;
         g_queue_push_tail_link(&control->connections, &connection->link);

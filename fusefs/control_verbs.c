@@ -228,7 +228,7 @@ static int verb_failpoint(struct call *call)
 
 static int verb_umount(struct call *call)
 {
-        call->quit = true;
+        call->after->quit = true;
         json_text_open(call->result, '{');
         json_text_close(call->result, '}');
         return 0;
@@ -236,7 +236,7 @@ static int verb_umount(struct call *call)
 
 /* ---- upgrade ---- */
 
-/* The holder is told; whether the other program manages is seen in status afterwards. */
+/* The holder will be told; whether the other program manages is seen in status afterwards. */
 static int verb_upgrade(struct call *call)
 {
         JsonNode *node = call->args ? json_object_get_member(call->args, "program") : NULL;
@@ -260,12 +260,11 @@ static int verb_upgrade(struct call *call)
                         return r;
                 }
         }
-        r = link_tell(call->mount->link, LINK_UPGRADE, fd);
-        if (fd >= 0)
-                close(fd);
+        call->after->upgrade = true;
+        call->after->program_fd = fd;
         json_text_open(call->result, '{');
         json_text_close(call->result, '}');
-        return r;
+        return 0;
 }
 
 /* ---- requests ---- */
@@ -325,33 +324,34 @@ static const struct verb *parse(JsonNode *root, JsonObject **ret_args, const cha
         return verb;
 }
 
-bool control_serve(struct k42_mount *mount, const struct control_peer *peer, const char *request,
-                   size_t length, struct json_text *answer)
+void control_serve(struct k42_mount *mount, const struct control_peer *peer, const char *request,
+                   size_t length, struct json_text *answer, struct control_after *ret_after)
 {
         g_autoptr(JsonParser) parser = NULL;
-        struct call call = {.mount = mount, .peer = peer, .result = answer};
+        struct call call = {.mount = mount, .peer = peer, .result = answer, .after = ret_after};
         const struct verb *verb;
         const char *error;
         int r;
 
+        *ret_after = (struct control_after){.program_fd = -1};
         error = json_text_check(request, length, REQUEST_DEPTH_MAX);
         if (error) {
                 control_refuse(answer, error);
-                return false;
+                return;
         }
         parser = json_parser_new();
         if (!json_parser_load_from_data(parser, request, (gssize)length, NULL)) {
                 control_refuse(answer, "not JSON");
-                return false;
+                return;
         }
         verb = parse(json_parser_get_root(parser), &call.args, &error);
         if (!verb) {
                 control_refuse(answer, error);
-                return false;
+                return;
         }
         if (!verb->for_all && !peer->may_all) {
                 control_refuse(answer, g_strerror(EPERM));
-                return false;
+                return;
         }
         json_text_open(answer, '{');
         json_text_key(answer, "ok");
@@ -360,11 +360,10 @@ bool control_serve(struct k42_mount *mount, const struct control_peer *peer, con
         r = verb->run(&call);
         if (r < 0) { /* forgets what is in the answer so far */
                 control_refuse(answer, call.error ? call.error : g_strerror(-r));
-                return false;
+                return;
         }
         json_text_close(answer, '}');
         json_text_raw(answer, "\n", 1);
         if (answer->failed)
                 control_refuse(answer, g_strerror(ENOMEM));
-        return call.quit;
 }

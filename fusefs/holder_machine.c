@@ -182,7 +182,7 @@ static bool tell_worker(struct holder *h)
                 .resume = h->record.resume,
                 .first = !h->record.resume && h->start != NULL,
                 .restarts = h->record.restarts,
-                .upgrades = h->record.upgrades,
+                .upgrades = h->record.upgrades + (h->state == HOLDER_UPGRADING), /* if it can tell */
                 .downgrades = h->record.downgrades,
                 .holder_pid = getpid(),
                 .kept = h->fdstore,
