@@ -45,8 +45,8 @@ enum keep_type {
         KEEP_HANDLE,      /* cobj/xobj.h */
         KEEP_DESCRIPTION, /* lazy/description.h */
         KEEP_HOLDER,      /* lazy/lazy_state.h */
-        KEEP_NODE,        /* fusefs/server_file.h */
-        KEEP_LINK,        /* fusefs/server_file.h: a name of a node */
+        KEEP_NODE,        /* fusefs/kept_node.h */
+        KEEP_LINK,        /* fusefs/kept_node.h: a name of a node */
         KEEP_TYPES,
 };
 

@@ -205,7 +205,6 @@ static int refill(struct store *s)
         int rc = SQLITE_OK;
 
         s->adopting = false; /* nothing is left of the rows as they were */
-
         for (uint64_t i = s->n_spilled - n; i < s->n_spilled && rc == SQLITE_OK; i++)
                 rc = rows_history_add(s, &s->spilled[i % s->spilled_room]);
         return rc == SQLITE_OK ? rows_refill(s) : rc;
@@ -218,11 +217,13 @@ static int write_batch(struct store *s, uint32_t *ret_n)
         const uint32_t max = s->adopting ? (uint32_t)MIN(s->adopt_to - s->consumed, STORE_BATCH)
                                          : STORE_BATCH;
         const uint32_t n = journal_peek(s->journal, s->batch, max);
+        sqlite3_int64 changes;
         int rc;
 
         *ret_n = n;
         if (n == 0 && !s->refill)
                 return SQLITE_OK;
+        changes = sqlite3_total_changes64(s->db);
         rc = begin(s);
         if (is_busy(rc)) {
                 wait_while_busy(s);
@@ -234,7 +235,8 @@ static int write_batch(struct store *s, uint32_t *ret_n)
                 rc = rows_apply_batch(s, n);
         if (rc == SQLITE_OK)
                 rc = rows_end_batch(s);
-        if (rc == SQLITE_OK)
+        /* What changed nothing may be looked at again. */
+        if (rc == SQLITE_OK && sqlite3_total_changes64(s->db) != changes)
                 rc = rows_journal_done(s, s->consumed + n);
         if (rc == SQLITE_OK)
                 rc = commit(s);

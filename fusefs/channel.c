@@ -43,9 +43,12 @@ struct fuse_backing_map {
 #define FUSE_DEV_IOC_BACKING_CLOSE _IOW(229, 2, uint32_t)
 #endif
 #ifndef FUSE_HAS_RESEND
-#define FUSE_HAS_RESEND (1ULL << 39)
+#define FUSE_HAS_RESEND    (1ULL << 39)
 #define FUSE_NOTIFY_RESEND 7
 #endif
+
+/* For tests: in the environment it makes the kernel one that cannot send requests again. */
+#define WITHOUT_RESEND "K42_WITHOUT_RESEND"
 
 #define OPCODE_TMPFILE 51 /* FUSE_TMPFILE, kernel 6.2 */
 
@@ -154,7 +157,7 @@ static void note_init(struct channel *channel, const struct fuse_in_header *in, 
         channel->features.proto_major = init->major;
         channel->features.proto_minor = init->minor;
         channel->features.passthrough = channel->offered & FUSE_PASSTHROUGH;
-        channel->features.resend = channel->offered & FUSE_HAS_RESEND;
+        channel->features.resend = (channel->offered & FUSE_HAS_RESEND) && !getenv(WITHOUT_RESEND);
 }
 
 /* Takes the flags out of a SETXATTR, so that libfuse 3.14 finds name and value where it expects
@@ -432,8 +435,9 @@ static bool runs_again(uint32_t opcode)
         return opcode == FUSE_READ || opcode == FUSE_READDIR || opcode == FUSE_READDIRPLUS;
 }
 
-/* The kernel goes by the reply that it was given once.  What it makes of time_gran, max_readahead, max_background and
- * congestion_threshold is its own affair; the others say what it sends and what it understands. */
+/* The kernel goes by the reply that it was given once.  What it makes of time_gran, max_readahead,
+ * max_background and congestion_threshold is its own affair; the others say what it sends and what
+ * it understands. */
 static bool same_agreement(const struct fuse_init_out *then, const struct fuse_init_out *now)
 {
         return then->major == now->major && then->minor == now->minor &&

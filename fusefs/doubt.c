@@ -89,8 +89,8 @@ static void put_back(struct doubts *doubts, struct doubt_entry *entry)
         g_mutex_unlock(&doubts->lock);
 }
 
-/* A node that is watched twice over costs a look more.  Without memory it stays in doubt until its next
- * FORGET, or until the mount's end. */
+/* A node that is watched twice over costs a look more.  Without memory it stays in doubt until its
+ * next FORGET, or until the mount's end. */
 void doubt_add(struct server_file *file)
 {
         struct doubt_entry *entry = calloc(1, sizeof *entry);

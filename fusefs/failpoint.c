@@ -9,13 +9,13 @@
 
 #include "fusefs/requests.h"
 
-#define VISITS_MAX     1000000
+#define VISITS_MAX 1000000
 
 /* The section's bounds, which the linker defines. */
 extern struct failpoint __start_failpoints[], __stop_failpoints[];
 
-/* In the mapping of `requests`, or NULL.  Constant once there are threads; the text is written under
- * the lock, and by the thread that is about to kill everything. */
+/* In the mapping of `requests`, or NULL.  Constant once there are threads; the text is written
+ * under the lock, and by the thread that is about to kill everything. */
 static char *text;
 static GMutex lock;
 
@@ -27,8 +27,8 @@ static struct failpoint *find(const char *name, size_t length)
         return NULL;
 }
 
-/* The first point of `spec`.  Several places may have one name: they are one point of which any visit
- * counts for itself.  Returns 0 or -EINVAL. */
+/* The first point of `spec`.  Several places may have one name: they are one point of which any
+ * visit counts for itself.  Returns 0 or -EINVAL. */
 static int parse_one(const char *spec, size_t *ret_length, int *ret_visits, size_t *ret_name_length)
 {
         const size_t length = strcspn(spec, ","), name_length = strcspn(spec, ":,");
@@ -71,11 +71,10 @@ static void arm_first(void)
         if (*text == '\0' || parse_one(text, &length, &visits, &name_length) < 0)
                 name_length = 0;
         for (struct failpoint *p = __start_failpoints; p < __stop_failpoints; p++)
-                atomic_store(&p->left,
-                             name_length > 0 && strlen(p->name) == name_length &&
-                                             memcmp(p->name, text, name_length) == 0
-                                     ? visits
-                                     : 0);
+                atomic_store(&p->left, name_length > 0 && strlen(p->name) == name_length &&
+                                                       memcmp(p->name, text, name_length) == 0
+                                               ? visits
+                                               : 0);
 }
 
 void failpoint_hit(struct failpoint *point)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Facts are written while the request is in its phase READ, and count from INTENT on.  A request that
- * runs again is in INTENT or DONE when it comes here; who finds that the call was not made writes the
- * facts anew, because what is there now is what it will change.
+ * Facts are written while the request is in its phase READ, and count from INTENT on.  A request
+ * that runs again is in INTENT or DONE when it comes here; who finds that the call was not made
+ * writes the facts anew, because what is there now is what it will change.
  */
 #include "fusefs/intent.h"
 
@@ -212,8 +212,8 @@ int64_t intent_removexattr(int fd, const char *name)
 
 /* ---- contents ---- */
 
-/* How many of the bytes at `offset` of the file are those of `data`, from the first on; -errno if that
- * cannot be found out. */
+/* How many of the bytes at `offset` of the file are those of `data`, from the first on; -errno if
+ * that cannot be found out. */
 static ssize_t compare(int fd, off_t offset, const char *data, size_t size)
 {
         g_autofree char *chunk = g_try_malloc(COMPARE_CHUNK);
@@ -222,8 +222,8 @@ static ssize_t compare(int fd, off_t offset, const char *data, size_t size)
         if (!chunk)
                 return -ENOMEM;
         while (done < size) {
-                const ssize_t n = fs_pread(fd, chunk, MIN(size - done, COMPARE_CHUNK),
-                                           offset + (off_t)done);
+                const ssize_t n =
+                        fs_pread(fd, chunk, MIN(size - done, COMPARE_CHUNK), offset + (off_t)done);
 
                 if (n < 0)
                         return n;
@@ -237,8 +237,8 @@ static ssize_t compare(int fd, off_t offset, const char *data, size_t size)
         return (ssize_t)done;
 }
 
-/* How much of `data` was appended behind `end`, where the file ended before; it is `size_now` bytes long
- * now.  Without the right to read the file, its length must do. */
+/* How much of `data` was appended behind `end`, where the file ended before; it is `size_now` bytes
+ * long now.  Without the right to read the file, its length must do. */
 static size_t appended(int io_fd, off_t end, off_t size_now, const void *data, size_t size)
 {
         const size_t room = (size_t)MAX(size_now - end, 0);
@@ -270,8 +270,8 @@ int64_t intent_append(int io_fd, const void *data, size_t size, size_t *ret_writ
         if (r < 0)
                 return r;
         if (step == STEP_JUDGE) {
-                *ret_written = appended(io_fd, (off_t)request->facts.size, st.st.st_size, data,
-                                        size);
+                *ret_written =
+                        appended(io_fd, (off_t)request->facts.size, st.st.st_size, data, size);
                 if (*ret_written == size)
                         return (int64_t)size;
                 if (*ret_written > 0) /* the facts stay: this is how far the first time came */

@@ -16,6 +16,7 @@
 #include "cobj/keep.h"
 #include "cobj/store.h"
 #include "cobj/xobj.h"
+#include "fusefs/doubtful.h"
 #include "fusefs/idle_backing.h"
 #include "lazy/description.h"
 
@@ -77,6 +78,7 @@ struct k42_mount {
         struct session *session;
         struct control *control;
 
+        struct doubtful doubtful;
         struct idle_backing idle_backing; /* made before and ended after the session */
 
         enum io_class io_class; /* of new opens, as far as the inode allows; fixed at start */

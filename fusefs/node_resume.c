@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A record is the last daemon's work, and the file may be damaged: everything in it is checked before it
- * is believed.  What is wrong is freed, so that it is not met again.
+ * A record is the last daemon's work, and the file may be damaged: everything in it is checked
+ * before it is believed.  What is wrong is freed, so that it is not met again.
  */
 #include "fusefs/node_resume.h"
 
@@ -45,8 +45,8 @@ static bool node_makes_sense(const struct kept_node *kept, size_t size)
                !kept_node_has(kept, NODE_DEAD);
 }
 
-/* The descriptor that was parked: the node keeps it for as long as it lives, or until it turns out not
- * to have been removed. */
+/* The descriptor that was parked: the node keeps it for as long as it lives, or until it turns out
+ * not to have been removed. */
 static void take_parked(struct server_file *file)
 {
         const int fd = park_take_node(file);
@@ -172,7 +172,8 @@ static void settle_name(struct node_table *table, const struct contested *c)
                 return; /* two links of one directory */
         r = look_at_name(table, parent, c->name, &st);
         if (r < 0 && r != -ENOENT)
-                return; /* cannot be told: the first one keeps it, and it is verified when it is used */
+                return; /* cannot be told: the first one keeps it, and it is verified when it is
+                           used */
         if (r == 0 && server_file_is(other, &st))
                 dir_saw(dir_linux_fs_of(parent), c->name, other);
         else if (first && (r < 0 || !server_file_is(first, &st)))

@@ -90,9 +90,13 @@ void ops_entry(struct dir_linux_fs *dir, struct server_file *file, const struct 
 void ops_entry_undo(struct node_table *table, const struct fuse_entry_param *entry)
 {
         struct server_file *file = node_table_file(table, entry->ino);
+        struct request *request = request_current();
 
+        request_unraise(request, entry->ino);
+        FAILPOINT("unraise");
         if (file)
                 server_file_forget(file, 1);
+        request_unraised(request);
 }
 
 int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,

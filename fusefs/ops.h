@@ -96,6 +96,10 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
 void ops_release(struct server_file *file, struct description *description);
 void ops_not_taken(struct server_file *file, struct description *description);
 
+/* The same for one of which it was not known whether the kernel has it: false, and nothing has happened, if
+ * it turned out that it has. */
+bool ops_release_doubtful(struct server_file *file, struct description *description);
+
 /* ops_data.c */
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,

@@ -79,7 +79,8 @@ static ssize_t put(const struct output *to, const char *data, size_t size)
         return n;
 }
 
-/* What a dead daemon has appended is not appended again: `before` bytes of the data, all there is to the count. */
+/* What a dead daemon has appended is not appended again: `before` bytes of the data, all there is
+ * to the count. */
 static ssize_t put_rest(const struct output *to, const char *data, size_t size, size_t before)
 {
         const ssize_t n = put(to, data + before, size - before);
@@ -166,9 +167,9 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 
                 if (n == 0)
                         n = intent_once();
-                INTENT_CALL("copy", n,
-                            fs_copy_range(in_fd, offset_in, out_fd, offset_out, size,
-                                          (unsigned)flags));
+                INTENT_CALL(
+                        "copy", n,
+                        fs_copy_range(in_fd, offset_in, out_fd, offset_out, size, (unsigned)flags));
                 creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);

@@ -34,8 +34,8 @@ static void reply_made(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, cons
                 ops_entry_undo(table, &entry);
 }
 
-/* Before the backing call: what intent_make() says, and the thread acts for the caller.  `mode` with the
- * type. */
+/* Before the backing call: what intent_make() says, and the thread acts for the caller.  `mode`
+ * with the type. */
 static int64_t begin_make(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name,
                           mode_t mode, struct creds *ret_creds)
 {
@@ -137,9 +137,9 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *
         }
 }
 
-/* Opens the file that a daemon made, and died: no name of it has got to anybody.  Its mode is for those who
- * come after who made it; where we have no more rights than he, it is made once more.  Returns the descriptor, -errno,
- * or INTENT_RUN if that is to be done. */
+/* Opens the file that a daemon made, and died: no name of it has got to anybody.  Its mode is for
+ * those who come after who made it; where we have no more rights than he, it is made once more.
+ * Returns the descriptor, -errno, or INTENT_RUN if that is to be done. */
 static int64_t open_made(struct dir_linux_fs *dir, int dirfd, const char *name, int flags)
 {
         const int fd = fs_open_node(dirfd, name);

@@ -81,7 +81,8 @@ void ops_not_taken(struct server_file *file, struct description *description)
         ops_release(file, description);
 }
 
-void ops_release(struct server_file *file, struct description *description)
+/* What the node knows of the description. */
+static void release_from_node(struct server_file *file, const struct description *description)
 {
         const int fd = atomic_load(&description->fd);
 
@@ -93,7 +94,20 @@ void ops_release(struct server_file *file, struct description *description)
 
                 file_opens_end(file, description->io_class, description->flags, node.fd);
         }
+}
+
+void ops_release(struct server_file *file, struct description *description)
+{
+        release_from_node(file, description);
         description_release(description);
+}
+
+bool ops_release_doubtful(struct server_file *file, struct description *description)
+{
+        if (!description_release_doubtful(description))
+                return false;
+        release_from_node(file, description);
+        return true;
 }
 
 static bool has_suidgid(int fd)

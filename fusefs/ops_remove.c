@@ -10,8 +10,8 @@
 #include "fusefs/intent.h"
 #include "fusefs/ops.h"
 
-/* The node of what the request's n-th name was, with a reference, if it is known: by its name it may not be
- * found any more, when the daemon that made the change is dead. */
+/* The node of what the request's n-th name was, with a reference, if it is known: by its name it
+ * may not be found any more, when the daemon that made the change is dead. */
 static struct server_file *node_that_was(struct node_table *table, unsigned which)
 {
         dev_t dev;
@@ -20,8 +20,9 @@ static struct server_file *node_that_was(struct node_table *table, unsigned whic
         return intent_name_was(which, &dev, &ino) ? node_table_find(table, dev, ino) : NULL;
 }
 
-/* Pins what is about to lose a name, and parks it if it is in use (park.h).  A node that does not exist any more in that place (somebody
- * was quicker behind the mount) is not what will be removed: `*file` becomes NULL. */
+/* Pins what is about to lose a name, and parks it if it is in use (park.h).  A node that does not
+ * exist any more in that place (somebody was quicker behind the mount) is not what will be removed:
+ * `*file` becomes NULL. */
 static int before_removal(struct server_file **file)
 {
         int r = *file ? node_fd_pin(*file) : 0;
@@ -29,8 +30,7 @@ static int before_removal(struct server_file **file)
         if (r < 0) {
                 server_file_unref(*file);
                 *file = NULL;
-        }
-        else if (*file)
+        } else if (*file)
                 park_before_removal(*file, r);
         FAILPOINT("pinned");
         return r == -ESTALE || r == -ENOENT ? 0 : MIN(r, 0);
@@ -55,7 +55,8 @@ static bool after_removal(struct server_file *file, bool removed)
         return gone;
 }
 
-/* What `name` in `dir` is about to lose it, pinned; or has lost it (`removed`, by a daemon that is dead). */
+/* What `name` in `dir` is about to lose it, pinned; or has lost it (`removed`, by a daemon that is
+ * dead). */
 static int child_to_remove(struct dir_linux_fs *dir, const char *name, bool removed,
                            struct server_file **ret_child)
 {
@@ -147,8 +148,8 @@ static int exchange(const struct place *a, const struct place *b)
         return 0;
 }
 
-/* The node that is renamed and the one that loses its name by it, with references, or NULL.  `made`: by a
- * daemon that is dead, which may have changed the names already, or not, or in part. */
+/* The node that is renamed and the one that loses its name by it, with references, or NULL. `made`:
+ * by a daemon that is dead, which may have changed the names already, or not, or in part. */
 static void find_both(const struct place *from, const struct place *to, unsigned flags, bool made,
                       struct server_file **ret_file, struct server_file **ret_replaced)
 {
@@ -183,8 +184,7 @@ static int move(const struct place *from, const struct place *to, unsigned flags
         pinned = r == 0 || r == INTENT_RUN ? before_removal(&replaced) : 0;
         if (r == INTENT_RUN && pinned < 0)
                 return pinned;
-        INTENT_CALL("rename", r,
-                    fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags));
+        INTENT_CALL("rename", r, fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags));
         if (replaced)
                 gone = after_removal(replaced, r == 0);
         if (r < 0)

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A node's descriptor is parked and taken back under node_fd.lock, so that who takes it back because a
- * removal failed cannot undo what another removal of the same file has just done.
+ * A node's descriptor is parked and taken back under node_fd.lock, so that who takes it back
+ * because a removal failed cannot undo what another removal of the same file has just done.
  *
- * A removal asks whether somebody has the file open, and an open whether the file has been removed; both
- * say first what they do themselves (NODE_DELETED; file_opens.all), so one of them sees the other.
+ * A removal asks whether somebody has the file open, and an open whether the file has been removed;
+ * both say first what they do themselves (NODE_DELETED; file_opens.all), so one of them sees the
+ * other.
  *
- * A file that nobody has open is usually forgotten by the kernel right after its last name has gone.  So
- * only its number is put into a ring, and those that are still known PARK_LATER_MS later are parked
- * then.  The ring keeps nothing alive.
+ * A file that nobody has open is usually forgotten by the kernel right after its last name has
+ * gone.  So only its number is put into a ring, and those that are still known PARK_LATER_MS later
+ * are parked then.  The ring keeps nothing alive.
  */
 #include "fusefs/park.h"
 
@@ -41,7 +42,8 @@ static void locked_park(struct server_file *file, int fd)
         }
 }
 
-/* Also for a node that is being freed: nobody has the lock, and nobody is left who could want it. */
+/* Also for a node that is being freed: nobody has the lock, and nobody is left who could want it.
+ */
 static void unlocked_unpark(struct server_file *file)
 {
         struct node_table *table = file->table;
@@ -91,7 +93,8 @@ int park_take_node(struct server_file *file)
         return fd;
 }
 
-/* A descriptor to park is there: a node without a name has it pinned, unless it could not be opened. */
+/* A descriptor to park is there: a node without a name has it pinned, unless it could not be
+ * opened. */
 static void park_pinned(struct server_file *file)
 {
         const int fd = node_fd_get_open(file);
@@ -117,9 +120,10 @@ void park_before_removal(struct server_file *file, int fd)
 
 static void park_one_later(struct node_table *table, uint64_t id)
 {
-        struct server_file *file = id_table_get(table->ids, id) /* hardly ever: so ask without a lock */
-                                           ? id_table_get_ref(table->ids, id, try_ref)
-                                           : NULL;
+        struct server_file *file =
+                id_table_get(table->ids, id) /* hardly ever: so ask without a lock */
+                        ? id_table_get_ref(table->ids, id, try_ref)
+                        : NULL;
 
         if (!file)
                 return;

@@ -21,7 +21,7 @@
 #define NAME       "requests"
 #define MAGIC      UINT64_C(0x0a7371657232346b) /* "k42reqs\n" */
 #define PAGE       4096
-#define SPARE      8   /* slots beside the threads': who resumes needs one while orphans have theirs */
+#define SPARE      4 /* slots beside the threads': who resumes needs one while orphans have theirs */
 #define SLOTS_MAX  4096
 #define INIT_MAX   256 /* bytes of the INIT request, and of its reply */
 #define RESEND_BIT (UINT64_C(1) << 63)
@@ -86,7 +86,8 @@ static size_t file_size(unsigned n_slots)
 
 /* ---- the file ---- */
 
-/* Locking it is worth trying: an ordinary user may not lock much, and then it is only faulted in. */
+/* Locking it is worth trying: an ordinary user may not lock much, and then it is only faulted in.
+ */
 static int map(int fd, unsigned n_slots, struct requests **ret_requests)
 {
         struct requests *requests = calloc(1, sizeof *requests);
@@ -248,7 +249,8 @@ void requests_give_back(struct requests *requests, struct request *request)
 {
         if (!request)
                 return;
-        request_before_read(request);
+        if (request->phase == REQUEST_ANSWERED)
+                request_before_read(request);
         atomic_store(&requests->taken[index_of(requests, request)], false);
 }
 
@@ -344,8 +346,8 @@ void request_flag(struct request *request, uint32_t flag)
 
 bool request_can_raise(const struct request *request)
 {
-        return !request || atomic_load_explicit(&request->n_raised, memory_order_relaxed) <
-                                   REQUEST_RAISED_MAX;
+        return !request ||
+               atomic_load_explicit(&request->n_raised, memory_order_relaxed) < REQUEST_RAISED_MAX;
 }
 
 /* Sequentially consistent with requests_raising(): who does not see it here sees the node's old
@@ -356,8 +358,8 @@ void request_raise(struct request *request, uint64_t id)
                 atomic_store(&request->raising, id);
 }
 
-/* The list gets it before `raising` loses it, so that a reader finds it in one of them; a daemon that died in
- * between has it in both, which resume.c knows. */
+/* The list gets it before `raising` loses it, so that a reader finds it in one of them; a daemon
+ * that died in between has it in both, which resume.c knows. */
 void request_raised(struct request *request)
 {
         uint32_t n;
@@ -366,31 +368,33 @@ void request_raised(struct request *request)
                 return;
         n = atomic_load_explicit(&request->n_raised, memory_order_relaxed);
         if (n < REQUEST_RAISED_MAX) {
-                atomic_store_explicit(
-                        &request->raised[n],
-                        atomic_load_explicit(&request->raising, memory_order_relaxed),
-                        memory_order_relaxed);
+                atomic_store_explicit(&request->raised[n],
+                                      atomic_load_explicit(&request->raising, memory_order_relaxed),
+                                      memory_order_relaxed);
                 atomic_store_explicit(&request->n_raised, n + 1, memory_order_release);
         }
         atomic_store_explicit(&request->raising, 0, memory_order_release);
 }
 
-uint64_t request_unraise(struct request *request)
+void request_unraise(struct request *request, uint64_t id)
 {
-        const uint32_t n = atomic_load(&request->n_raised);
-        uint64_t id;
+        uint32_t n;
 
+        if (!request)
+                return;
+        n = MIN(atomic_load(&request->n_raised), REQUEST_RAISED_MAX);
+        while (n > 0 && atomic_load(&request->raised[n - 1]) != id)
+                n--;
         if (n == 0)
-                return 0;
-        id = atomic_load(&request->raised[n - 1]);
+                return;
         atomic_store(&request->raising, id);
-        atomic_store(&request->n_raised, n - 1);
-        return id;
+        atomic_store(&request->raised[n - 1], 0);
 }
 
 void request_unraised(struct request *request)
 {
-        atomic_store(&request->raising, 0);
+        if (request)
+                atomic_store(&request->raising, 0);
 }
 
 void request_forget(struct request *request, uint32_t forgets)

@@ -112,7 +112,7 @@ struct request {
         _Atomic uint64_t raising;  /* the node whose count is being raised, or 0 */
         _Atomic uint32_t n_raised; /* … and those that were */
         uint32_t reply_size;       /* of what is in `reply`; 0: it was not kept */
-        _Atomic uint64_t raised[REQUEST_RAISED_MAX];
+        _Atomic uint64_t raised[REQUEST_RAISED_MAX]; /* 0: taken back */
         char reply[REQUEST_REPLY_MAX];
 };
 
@@ -134,7 +134,8 @@ bool requests_raising(struct requests *requests, uint64_t id);
 
 /* A free slot, for the calling thread to keep; NULL if there is none. */
 struct request *requests_take(struct requests *requests);
-void requests_give_back(struct requests *requests, struct request *request); /* NULL is ignored */
+/* A request that was read and not served stays, for the next daemon.  NULL is ignored. */
+void requests_give_back(struct requests *requests, struct request *request);
 
 /* The buffer of the slot, REQUEST_BUFFER bytes, aligned to a page. */
 void *request_buffer(struct request *request);
@@ -164,8 +165,8 @@ bool request_can_raise(const struct request *request);
 void request_raise(struct request *request, uint64_t id);
 void request_raised(struct request *request);
 
-/* The kernel did not get to know the newest of them; its count is taken down between these two. */
-uint64_t request_unraise(struct request *request); /* the id; 0: there is none left */
+/* The kernel did not get to know the node after all; its count is taken down between these two. */
+void request_unraise(struct request *request, uint64_t id);
 void request_unraised(struct request *request);
 
 /* The progress of a FORGET, see struct request. */

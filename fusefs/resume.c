@@ -4,9 +4,9 @@
  * left: so an orphan is resolved by one store, after everything about it is done, and everything
  * before that store can be done twice.
  *
- * A request that comes again is read into a slot of this thread's own, as nobody knows which it will be.  If
- * there is an orphan of it, its bytes are copied into the orphan's buffer, where they are already:
- * from then on the orphan's slot is the request's.
+ * A request that comes again is read into a slot of this thread's own, as nobody knows which it
+ * will be.  If there is an orphan of it, its bytes are copied into the orphan's buffer, where they
+ * are already: from then on the orphan's slot is the request's.
  */
 #include "fusefs/resume.h"
 
@@ -56,17 +56,20 @@ static void doubt_raising(struct k42_mount *mount, struct request *request)
 void resume_undo(struct k42_mount *mount, struct request *request)
 {
         struct description *description;
-        uint64_t id;
 
         doubt_raising(mount, request);
-        while ((id = request_unraise(request)) != 0) {
-                struct server_file *file = node_table_file(mount->nodes, id);
+        for (uint32_t i = 0; i < request->n_raised; i++) {
+                const uint64_t id = atomic_load(&request->raised[i]);
+                struct server_file *file = id != 0 ? node_table_file(mount->nodes, id) : NULL;
 
+                if (id != 0)
+                        request_unraise(request, id);
                 FAILPOINT("undo-raised");
                 if (file)
                         server_file_forget(file, 1);
                 request_unraised(request);
         }
+        atomic_store(&request->n_raised, 0);
         description = request->description != 0
                               ? description_from_fh(mount->lazy, request->description)
                               : NULL;
@@ -88,7 +91,8 @@ void resume_doubt(struct k42_mount *mount, struct request *request)
 
         doubt_raising(mount, request);
         for (uint32_t i = 0; i < request->n_raised; i++)
-                doubt_node(mount, request->raised[i]);
+                if (request->raised[i] != 0)
+                        doubt_node(mount, request->raised[i]);
         FAILPOINT("doubted");
         if (description)
                 description_set_doubtful(description);
@@ -296,8 +300,8 @@ static void send_replies(struct resume *resume)
         }
 }
 
-/* What a reply that is not here any more has named is known to the kernel or not: an error instead of it
- * tells, for it is taken only if it was not.  False if there is nothing of the kind. */
+/* What a reply that is not here any more has named is known to the kernel or not: an error instead
+ * of it tells, for it is taken only if it was not.  False if there is nothing of the kind. */
 static bool may_have_raised(struct resume *resume, struct request *orphan)
 {
         struct channel *channel = resume->mount->channel;
@@ -414,8 +418,7 @@ static int bring_to_an_end(struct resume *resume)
 
 int resume_requests(struct k42_mount *mount, struct fuse_session *se)
 {
-        struct resume resume = {
-                .mount = mount, .se = se, .own = requests_take(mount->requests)};
+        struct resume resume = {.mount = mount, .se = se, .own = requests_take(mount->requests)};
         int r;
 
         if (!resume.own) {

@@ -272,6 +272,8 @@ static int start_mount(struct worker *worker)
                 passthrough_probe(mount);
         if (r == 0 && mount->coherent)
                 r = coherent_start(mount->coherent);
+        if (r == 0 && mount->resume)
+                doubtful_start(mount);
         if (r == 0)
                 r = control_start(mount, LINK_FD_CONTROL, on_asked, worker, &mount->control);
         return r;
@@ -321,6 +323,7 @@ static void stop_mount(struct worker *worker, int status)
                 _exit(status); /* nothing may be freed under its feet */
         }
         control_stop(mount->control);
+        doubtful_stop(mount);
         if (mount->lazy)
                 lazy_release_all(mount->lazy);
         store_close(mount->store);

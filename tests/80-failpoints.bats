@@ -107,6 +107,35 @@ EOF
     [ -z "$(ls -A "$S/src")" ]
 }
 
+@test "a kernel that cannot send requests again" {
+    export K42_WITHOUT_RESEND=1
+    k42_mount -o io=counted
+    [ "$("$K42CTL" status "$S/mnt" | sed -n 's/^ *resend: //p')" = no ]
+    local fds=$(($(k42_stat fds) + 4)) operation spec
+    if [ -n "${K42_SOAK:-}" ]; then
+        # what is only done with requests that are sent again, or not
+        grep -v -x -e serve-gone -e found-orphan -e doubted "$S/points" >"$S/points.without"
+        run -0 once "$S/points.without" all
+    fi
+    while read -r operation spec; do
+        run -0 once "$S/points" "$operation" "$spec"
+        [ "${lines[0]}" = died ]
+    done <<EOF
+create-excl create-called
+create-excl reply
+create replying
+mkdir mkdir-called,resend
+setxattr setxattr-called
+tmpfile serve
+append write-called
+rename-over-open rename-called
+readdir replied:3
+forget serve:3
+EOF
+    nothing_is_left $fds
+    k42_umount
+}
+
 @test "a request that kills three daemons is answered with EIO, and the mount goes on" {
     k42_expect_log 'EIO'
     k42_mount

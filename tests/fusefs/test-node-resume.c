@@ -1,325 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Nodes that come back.  The first daemon is a child process, which makes a table of nodes on a real
- * directory and is killed in the middle of it (kill -9); what it has to tell us, the ids, is in shared
- * memory.  Then the next table is made here, of what is left in the keep.
- *
- * The holder is made up: what is parked goes through a real socket, so that it outlives the child.
+ * Nodes that come back.  The first daemon is a child process, which makes a table of nodes on a
+ * real directory and is killed in the middle of it (kill -9); what it has to tell us, the ids, is
+ * in shared memory.  Then the next table is made here, of what is left in the keep.
  */
 #include <errno.h>
-#include <grp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fusefs/channel.h"
-#include "fusefs/dir_linux_fs.h"
-#include "fusefs/link.h"
+#include "dying_daemon.h"
 #include "fusefs/node_resume.h"
-#include "fusefs/node_table.h"
 #include "fusefs/ops.h"
-
-/* ---- the holder ---- */
-
-static int holder[2]; /* the worker's end, the holder's end */
-static struct {
-        uint64_t key;
-        int fd; /* -1: taken back, or given */
-} parked[64];
-static unsigned n_parked;
-
-int __wrap_link_send_park(struct link *link, uint64_t key, int fd);
-int __wrap_link_send_park(struct link *link, uint64_t key, int fd)
-{
-        const struct link_message message = {
-                .head = {.version = LINK_VERSION, .type = LINK_PARK, .key = key}};
-
-        return link_send(holder[0], &message, &fd, 1, 0);
-}
-
-void __wrap_link_unpark(struct link *link, uint64_t key);
-void __wrap_link_unpark(struct link *link, uint64_t key)
-{
-        const struct link_message message = {
-                .head = {.version = LINK_VERSION, .type = LINK_UNPARK, .key = key}};
-
-        g_assert_cmpint(link_send(holder[0], &message, NULL, 0, 0), ==, 0);
-}
-
-/* Takes what is in the socket. */
-static void holder_reads(void)
-{
-        struct link_message message;
-        int fds[LINK_PARKED_MAX];
-        unsigned n;
-
-        while (link_receive(holder[1], &message, fds, &n, MSG_DONTWAIT) == 0) {
-                for (unsigned i = 0; i < n_parked; i++)
-                        if (parked[i].key == message.head.key && parked[i].fd >= 0) {
-                                close(parked[i].fd);
-                                parked[i].fd = -1;
-                        }
-                if (message.head.type == LINK_UNPARK)
-                        continue;
-                g_assert_cmpuint(n, ==, 1);
-                g_assert_cmpuint(n_parked, <, G_N_ELEMENTS(parked));
-                parked[n_parked].key = message.head.key;
-                parked[n_parked++].fd = fds[0];
-        }
-}
-
-static unsigned count_parked(void)
-{
-        unsigned n = 0;
-
-        holder_reads();
-        for (unsigned i = 0; i < n_parked; i++)
-                n += parked[i].fd >= 0;
-        return n;
-}
-
-int __wrap_link_take_parked(struct link *link, uint64_t key);
-int __wrap_link_take_parked(struct link *link, uint64_t key)
-{
-        holder_reads();
-        for (unsigned i = 0; i < n_parked; i++)
-                if (parked[i].key == key && parked[i].fd >= 0)
-                        return fcntl(parked[i].fd, F_DUPFD_CLOEXEC, 0);
-        return -ENOENT;
-}
-
-void __wrap_link_drop_parked(struct link *link);
-void __wrap_link_drop_parked(struct link *link)
-{
-}
-
-/* ---- the kernel ---- */
-
-static unsigned asked;         /* for nodes */
-static uint64_t kernel_knows;  /* one node */
-static bool raising_now;
-
-int __wrap_channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data);
-int __wrap_channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data)
-{
-        asked++;
-        return ino == kernel_knows ? 0 : -ENOENT;
-}
-
-static bool raising(void *data, uint64_t id)
-{
-        return raising_now;
-}
-
-#define IDS_MAX 64
-static int *last_backing; /* in shared memory, as it is the kernel's */
-static bool die_in_backing_open;
-static unsigned closed[IDS_MAX];
-
-int __wrap_channel_backing_open(struct channel *channel, int fd);
-int __wrap_channel_backing_open(struct channel *channel, int fd)
-{
-        ++*last_backing;
-        if (die_in_backing_open)
-                kill(getpid(), SIGKILL);
-        return *last_backing;
-}
-
-void __wrap_channel_backing_close(struct channel *channel, int id);
-void __wrap_channel_backing_close(struct channel *channel, int id)
-{
-        g_assert_cmpint(id, <, IDS_MAX);
-        closed[id]++;
-}
-
-/* ---- fixture ---- */
-
-struct said {
-        uint64_t ids[16];
-        int last_backing;
-};
-
-struct fixture {
-        char *source, *state;
-        int state_fd, source_fd;
-        struct k42_mount mount;
-        struct node_table *table;
-        struct dir_linux_fs *root;
-        int rootfd;
-        struct said *said; /* by the first daemon; shared memory */
-};
-
-static char *at(struct fixture *f, const char *name)
-{
-        return g_build_filename(f->source, name, NULL);
-}
-
-static void make_file(struct fixture *f, const char *name)
-{
-        g_autofree char *path = at(f, name);
-
-        g_assert_true(g_file_set_contents(path, name, -1, NULL));
-}
-
-static void make_dir(struct fixture *f, const char *name)
-{
-        g_autofree char *path = at(f, name);
-
-        g_assert_cmpint(mkdir(path, 0755), ==, 0);
-}
-
-static void move(struct fixture *f, const char *from, const char *to)
-{
-        g_autofree char *a = at(f, from), *b = at(f, to);
-
-        g_assert_cmpint(rename(a, b), ==, 0);
-}
-
-static void remove_name(struct fixture *f, const char *name)
-{
-        g_autofree char *path = at(f, name);
-
-        g_assert_cmpint(remove(path), ==, 0);
-}
-
-static void make_table(struct fixture *f)
-{
-        g_assert_cmpint(node_table_new(&f->mount, &f->table), ==, 0);
-        f->mount.nodes = f->table;
-        f->root = dir_linux_fs_of(node_table_file(f->table, FUSE_ROOT_ID));
-        f->rootfd = node_fd_get(&f->root->file);
-        g_assert_cmpint(f->rootfd, >=, 0);
-}
-
-static void setup(struct fixture *f, gconstpointer data)
-{
-        f->source = g_dir_make_tmp("k42nodes.XXXXXX", NULL);
-        f->state = g_dir_make_tmp("k42state.XXXXXX", NULL);
-        g_assert_nonnull(f->source);
-        g_assert_nonnull(f->state);
-        f->state_fd = open(f->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        f->source_fd = open(f->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        g_assert_cmpint(f->state_fd, >=, 0);
-        g_assert_cmpint(f->source_fd, >=, 0);
-        g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, holder), ==, 0);
-        f->said = mmap(NULL, sizeof *f->said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                       0);
-        last_backing = &f->said->last_backing;
-        f->mount = (struct k42_mount){
-                .options = {.source = f->source, .mountpoint = f->source},
-                .link = (struct link *)f, /* nobody looks into these two */
-                .channel = (struct channel *)f,
-                .passthrough = true,
-                .source_fd = f->source_fd,
-                .privileged = geteuid() == 0,
-                .io_class = IO_CLASS_FAST,
-        };
-        memset(closed, 0, sizeof closed);
-        asked = 0;
-        kernel_knows = 0;
-        raising_now = false;
-}
-
-/* Runs `fn` as the first daemon, which does not live to see the end of it. */
-static void daemon_dies(struct fixture *f, void (*fn)(struct fixture *f))
-{
-        const pid_t pid = fork();
-        int status;
-
-        g_assert_cmpint(pid, >=, 0);
-        if (pid == 0) {
-                g_assert_cmpint(keep_create(f->state_fd, "keep", &f->mount.keep), ==, 0);
-                make_table(f);
-                fn(f);
-                kill(getpid(), SIGKILL);
-        }
-        g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-        g_assert_true(WIFSIGNALED(status));
-        g_assert_cmpint(WTERMSIG(status), ==, SIGKILL);
-}
-
-static void resume(struct fixture *f)
-{
-        uint32_t damaged;
-
-        g_assert_cmpint(keep_adopt(f->state_fd, "keep", &f->mount.keep, &damaged), ==, 0);
-        g_assert_cmpuint(damaged, ==, 0);
-        make_table(f);
-        g_assert_cmpint(node_table_resume(f->table), ==, 0);
-}
-
-static uint64_t records(struct fixture *f)
-{
-        struct keep_stats stats;
-
-        keep_get_stats(f->mount.keep, &stats);
-        return stats.records;
-}
-
-static void teardown(struct fixture *f, gconstpointer data)
-{
-        g_autofree char *command = g_strdup_printf("rm -rf -- '%s' '%s'", f->source, f->state);
-
-        node_fd_put(&f->root->file);
-        node_table_free(f->table);
-        g_assert_cmpuint(records(f), ==, 0);
-        g_assert_cmpuint(count_parked(), ==, 0);
-        keep_close(f->mount.keep);
-        close(f->state_fd);
-        close(f->source_fd);
-        close(holder[0]);
-        close(holder[1]);
-        n_parked = 0;
-        munmap(f->said, sizeof *f->said);
-        g_assert_cmpint(system(command), ==, 0);
-        g_free(f->source);
-        g_free(f->state);
-}
-
-static struct server_file *look_in(struct fixture *f, struct server_file *dir, const char *name)
-{
-        struct fuse_entry_param entry;
-        const int fd = node_fd_get(dir);
-
-        g_assert_cmpint(fd, >=, 0);
-        g_assert_cmpint(ops_lookup(dir_linux_fs_of(dir), fd, name, &entry), ==, 0);
-        node_fd_put(dir);
-        return node_table_file(f->table, entry.ino);
-}
-
-static struct server_file *look(struct fixture *f, const char *name)
-{
-        return look_in(f, &f->root->file, name);
-}
-
-static struct server_file *node(struct fixture *f, unsigned n)
-{
-        return node_table_file(f->table, f->said->ids[n]);
-}
-
-/* The file can be opened, and this is in it. */
-static void assert_content(struct server_file *file, const char *content)
-{
-        const int fd = server_file_open_again(file, O_RDONLY);
-        char text[100] = "";
-
-        g_assert_cmpint(fd, >=, 0);
-        g_assert_cmpint(read(fd, text, sizeof text - 1), >=, 0);
-        g_assert_cmpstr(text, ==, content);
-        close(fd);
-}
-
-static void assert_path(struct server_file *file, const char *path)
-{
-        g_autofree char *is = server_file_describe(file);
-
-        g_assert_cmpstr(is, ==, path);
-}
 
 /* ---- tests ---- */
 
@@ -594,8 +289,8 @@ static void make_nameless(struct fixture *f)
                 g_assert_cmpint(fd, >=, 0);
                 g_assert_cmpint(write(fd, "nameless", 8), ==, 8);
                 g_assert_cmpint(fs_stat(fd, &st), ==, 0);
-                g_assert_cmpint(node_table_instantiate(f->table, &st, fs_reopen_path(fd), &file), ==,
-                                0);
+                g_assert_cmpint(node_table_instantiate(f->table, &st, fs_reopen_path(fd), &file),
+                                ==, 0);
                 server_file_known(file);
                 f->said->ids[i] = file->id;
                 g_assert_cmpint(node_fd_pin(file), >=, 0);
@@ -817,6 +512,63 @@ static void test_doubt_survives(struct fixture *f, gconstpointer data)
         g_assert_null(node(f, 0));
 }
 
+/* ---- descriptions in doubt ---- */
+
+static struct description *open_doubtful(struct fixture *f, struct server_file *file)
+{
+        const struct description_how how = {.fd = server_file_open_again(file, O_RDONLY),
+                                            .flags = O_RDONLY,
+                                            .io_class = IO_CLASS_CACHED,
+                                            .tid = getpid()};
+        struct description *description;
+
+        g_assert_cmpint(description_open(f->mount.lazy, &file->object, &how, &description), ==, 0);
+        park_opened(file, description, how.fd);
+        description_set_doubtful(description);
+        return description;
+}
+
+static void test_doubtful(struct fixture *f, gconstpointer data)
+{
+        const struct cobj_observer nobody = {.data = NULL};
+        struct description *a, *b;
+        struct server_file *file;
+        uint64_t a_id;
+
+        f->mount.io_class = IO_CLASS_CACHED;
+        make_file(f, "a");
+        daemon_dies(f, make_a);
+        resume(f);
+        node_table_resumed(f->table);
+        file = node(f, 0);
+        g_assert_cmpint(cobj_new(&nobody, NULL, &f->mount.cobj), ==, 0);
+        g_assert_cmpint(lazy_new(f->mount.cobj, &f->mount.lazy), ==, 0);
+        a = open_doubtful(f, file);
+        b = open_doubtful(f, file);
+        a_id = a->id;
+
+        anybody = 1; /* somebody has the file open, or it cannot be told */
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 2);
+        anybody = -EACCES;
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 2);
+        anybody = 0;
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 2); /* one look is not enough */
+        g_assert_cmpuint(lazy_description_count(f->mount.lazy), ==, 2);
+        /* The kernel names one of them: it has it. */
+        g_assert_true(description_from_fh(f->mount.lazy, b->id) == b);
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 0);
+        g_assert_cmpuint(lazy_description_count(f->mount.lazy), ==, 1);
+        g_assert_null(description_from_fh(f->mount.lazy, a_id));
+        g_assert_cmpuint(atomic_load(&file->opens.all), ==, 1);
+        asked = 0;
+        g_assert_cmpuint(doubtful_look(&f->mount), ==, 0);
+        g_assert_cmpuint(asked, ==, 0);
+        ops_release(file, b);
+        doubtful_stop(&f->mount);
+        lazy_free(f->mount.lazy);
+        cobj_free(f->mount.cobj);
+}
+
 /* ---- backing ids ---- */
 
 /* 1 is open, 2 was, 3 was being kept for a moment, 4 was being closed, 5 was being registered. */
@@ -887,6 +639,7 @@ int main(int argc, char **argv)
                 {"/node-resume/contradictions", test_contradictions},
                 {"/node-resume/nonsense", test_nonsense},
                 {"/node-resume/backing", test_backing},
+                {"/node-resume/doubtful", test_doubtful},
                 {"/node-resume/doubt", test_doubt},
                 {"/node-resume/doubt-survives", test_doubt_survives},
         };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a daemon finds of the requests of one that was killed, and what it makes of it: the slots of the file
- * `requests`, the rules of intent.h on a real directory, and resume.h on real nodes.  A kill is simulated by
- * leaving a slot as it is and opening the file once more.
+ * What a daemon finds of the requests of one that was killed, and what it makes of it: the slots of
+ * the file `requests`, the rules of intent.h on a real directory, and resume.h on real nodes.  A
+ * kill is simulated by leaving a slot as it is and opening the file once more.
  */
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -156,6 +156,20 @@ static void test_orphans_stay(struct fixture *f, gconstpointer data)
         f->request = orphan;
 }
 
+/* A thread that is ended has read a request and not served it: that is for the next daemon. */
+static void test_given_back(struct fixture *f, gconstpointer data)
+{
+        struct request *request = f->request;
+
+        begin(f, FUSE_FORGET);
+        requests_give_back(f->mount.requests, request);
+        g_assert_true(die(f) == request);
+        request_answered(request);
+        requests_give_back(f->mount.requests, request);
+        g_assert_null(die(f));
+        take(f);
+}
+
 static void test_big_reply(struct fixture *f, gconstpointer data)
 {
         static char big[REQUEST_REPLY_MAX + 1];
@@ -259,7 +273,8 @@ static void test_init(struct fixture *f, gconstpointer data)
         const void *in_now, *out_now;
         size_t in_size, out_size;
 
-        g_assert_false(requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
+        g_assert_false(
+                requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
         requests_set_init(f->mount.requests, in, sizeof in, &iov, 1);
         die(f);
         g_assert_true(requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
@@ -335,7 +350,8 @@ static void test_remove(struct fixture *f, gconstpointer data)
         die(f);
         g_assert_cmpint(intent_remove(f->root, f->rootfd, "a"), ==, INTENT_RUN);
         g_assert_true(intent_name_was(0, &dev, &ino));
-        g_assert_cmpint(renameat(f->rootfd, "a", f->rootfd, "kept"), ==, 0); /* so its number is not free */
+        g_assert_cmpint(renameat(f->rootfd, "a", f->rootfd, "kept"), ==,
+                        0); /* so its number is not free */
         die(f);
         g_assert_cmpint(intent_remove(f->root, f->rootfd, "a"), ==, 0);
         close(openat(f->rootfd, "a", O_CREAT | O_RDWR | O_CLOEXEC, 0600)); /* another one */
@@ -372,7 +388,8 @@ static void test_rename(struct fixture *f, gconstpointer data)
         die(f);
         g_assert_cmpint(about_to_rename(f, false), ==, 0);
 
-        g_assert_cmpint(linkat(f->rootfd, "b", f->rootfd, "a", 0), ==, 0); /* two names of one file */
+        g_assert_cmpint(linkat(f->rootfd, "b", f->rootfd, "a", 0), ==,
+                        0); /* two names of one file */
         begin(f, FUSE_RENAME);
         g_assert_cmpint(about_to_rename(f, false), ==, INTENT_RUN);
         die(f);
@@ -504,7 +521,17 @@ static void test_undo(struct fixture *f, gconstpointer data)
         die(f);
         resume_undo(&f->mount, f->request);
         g_assert_cmpuint(lookups(a), ==, 1);
-        resume_undo(&f->mount, f->request); /* another death in the middle of it: nothing is left to undo */
+        resume_undo(&f->mount,
+                    f->request); /* another death in the middle of it: nothing is left to undo */
+        g_assert_cmpuint(lookups(a), ==, 1);
+        g_assert_cmpuint(atomic_load(&a->kept->doubt), ==, 0);
+
+        begin(f, FUSE_LOOKUP); /* the kernel did not take the answer, and that was undone already */
+        look(f, "a");
+        ops_entry_undo(f->mount.nodes, &(struct fuse_entry_param){.ino = a->id});
+        g_assert_cmpuint(lookups(a), ==, 1);
+        die(f);
+        resume_undo(&f->mount, f->request);
         g_assert_cmpuint(lookups(a), ==, 1);
         g_assert_cmpuint(atomic_load(&a->kept->doubt), ==, 0);
 
@@ -572,6 +599,7 @@ int main(int argc, char **argv)
         } tests[] = {
                 {"/requests/phases", test_phases},
                 {"/requests/orphans-stay", test_orphans_stay},
+                {"/requests/given-back", test_given_back},
                 {"/requests/big-reply", test_big_reply},
                 {"/requests/raising", test_raising},
                 {"/requests/counted-once", test_counted_once},

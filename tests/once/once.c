@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * once MOUNTPOINT SOURCE STATE POINTS MODE: each operation is made exactly once, wherever the daemon dies.
+ * once MOUNTPOINT SOURCE STATE POINTS MODE: each operation is made exactly once, wherever the
+ * daemon dies.
  *
  * POINTS is a file with the names of all failpoints, one a line.  The operation is made in a new
- * directory while a failpoint is armed (STATE is the daemon's state directory); then what the program has
- * seen, what the mount shows and what is in the backing directory SOURCE must be the same as when the
- * operation was made in peace.
+ * directory while a failpoint is armed (STATE is the daemon's state directory); then what the
+ * program has seen, what the mount shows and what is in the backing directory SOURCE must be the
+ * same as when the operation was made in peace.
  *
- *   MODE fast   each failpoint is died in at least once: with the first operation that comes by, and if none
- *               does, after another death, while the next daemon resumes
- *   MODE all    every operation with every failpoint, and a second death while the next daemon resumes
- *   MODE OPERATION SPEC   one, and what it says
+ *   MODE fast   each failpoint is died in at least once: with the first operation that comes by,
+ * and if none does, after another death, while the next daemon resumes MODE all    every operation
+ * with every failpoint, and a second death while the next daemon resumes MODE OPERATION SPEC   one,
+ * and what it says
  *
  * Fails if a failpoint was never died in.
  */
@@ -44,8 +45,8 @@ static bool verbose;         /* K42_VERBOSE: says every death */
 
 /* ---- the daemon's control socket ---- */
 
-/* Asks for what is armed, after arming `spec` if that is not NULL.  A connection that a dying daemon had accepted ends
- * without an answer: once more. */
+/* Asks for what is armed, after arming `spec` if that is not NULL.  A connection that a dying
+ * daemon had accepted ends without an answer: once more. */
 static void armed_now(const char *spec, char *ret_armed, size_t size)
 {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -186,7 +187,8 @@ static void remove_tree(const char *path)
 
 /* ---- one operation ---- */
 
-/* What it was like to make the operation while `spec` was armed (NULL: nothing); how much of it is left. */
+/* What it was like to make the operation while `spec` was armed (NULL: nothing); how much of it is
+ * left. */
 static char *outcome(const struct operation *op, const char *spec, char *ret_left, size_t size)
 {
         struct place at = {.fd = -1, .other = -1};
@@ -304,8 +306,9 @@ static unsigned find_operation(const char *name)
         exit(2);
 }
 
-/* Points that only a daemon that takes over comes to, and only if the one before has left something of their kind: the
- * operation, and where that one dies, `from`-th to `to`-th visit.  A point may stand here several times. */
+/* Points that only a daemon that takes over comes to, and only if the one before has left something
+ * of their kind: the operation, and where that one dies, `from`-th to `to`-th visit.  A point may
+ * stand here several times. */
 static const struct way {
         const char *point, *operation, *first;
         unsigned from, to;
@@ -323,9 +326,11 @@ static const struct way {
         {"resent", "append", "reply", 1, 2},
         {"resolve", "killed", KILLED, 1, 1},
         {"resolve", "readdir", "replied", 2, 5},
+        {"resolve", "forget", "serve", 2, 9},
         {"resolve-orphans", "link", "reply", 1, 2},
         {"resume-forget", "forget", "serve", 2, 9},
         {"serve-gone", "killed", KILLED, 1, 1},
+        {"unraise", "killed", KILLED, 1, 1},
         {"undo-description", "create", "described", 1, 1},
         {"undo-raised", "mkdir", "reply", 1, 4},
 };
@@ -411,7 +416,8 @@ int main(int argc, char **argv)
 {
         setvbuf(stdout, NULL, _IOLBF, 0);
         if (argc < 6 || !read_points(argv[4])) {
-                fprintf(stderr, "usage: once MOUNTPOINT SOURCE STATE POINTS fast|all|OPERATION SPEC\n");
+                fprintf(stderr,
+                        "usage: once MOUNTPOINT SOURCE STATE POINTS fast|all|OPERATION SPEC\n");
                 return 2;
         }
         mountpoint = argv[1];
@@ -435,7 +441,7 @@ int main(int argc, char **argv)
                         printf("never died in: %s\n", points[p]);
                         n_failed++;
                 }
-        printf("%u operations, %u failpoints, %u deaths, %u failed\n", n_operations, n_points, n_deaths,
-               n_failed);
+        printf("%u operations, %u failpoints, %u deaths, %u failed\n", n_operations, n_points,
+               n_deaths, n_failed);
         return n_failed > 0;
 }

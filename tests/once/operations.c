@@ -263,13 +263,16 @@ static void run_rename_over_open(struct place *at)
 
 static void run_rename_exchange(struct place *at)
 {
-        said(at, "exchange", renameat2(AT_FDCWD, in(at, "old"), AT_FDCWD, in(at, "other"), RENAME_EXCHANGE));
+        said(at, "exchange",
+             renameat2(AT_FDCWD, in(at, "old"), AT_FDCWD, in(at, "other"), RENAME_EXCHANGE));
 }
 
 static void run_rename_noreplace(struct place *at)
 {
-        said(at, "free", renameat2(AT_FDCWD, in(at, "old"), AT_FDCWD, in(at, "new"), RENAME_NOREPLACE));
-        said(at, "taken", renameat2(AT_FDCWD, in(at, "other"), AT_FDCWD, in(at, "new"), RENAME_NOREPLACE));
+        said(at, "free",
+             renameat2(AT_FDCWD, in(at, "old"), AT_FDCWD, in(at, "new"), RENAME_NOREPLACE));
+        said(at, "taken",
+             renameat2(AT_FDCWD, in(at, "other"), AT_FDCWD, in(at, "new"), RENAME_NOREPLACE));
 }
 
 static void run_rename_same(struct place *at)
@@ -522,7 +525,8 @@ static void touch_in_child(struct place *at)
         const struct k42_header header = {.version = K42_PROTOCOL_VERSION, .length = 64};
         struct k42_lazy_reopen first = {.header = header}, again = {.header = header};
         struct k42_identify who = {.header = header};
-        struct k42_where where = {.header = {.version = K42_PROTOCOL_VERSION, .length = sizeof where}};
+        struct k42_where where = {
+                .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof where}};
 
         said(at, "touch", ioctl(at->fd, K42_IOC_LAZY_REOPEN, &first));
         said(at, "touch", ioctl(at->fd, K42_IOC_LAZY_REOPEN, &again));
@@ -549,8 +553,8 @@ static void run_touch(struct place *at)
         done(at, &at->fd);
 }
 
-/* True if the daemon still has to die in this point: the text that says so is in the first page of the
- * file `requests` of the state directory.  (Nobody may be there to be asked.) */
+/* True if the daemon still has to die in this point: the text that says so is in the first page of
+ * the file `requests` of the state directory.  (Nobody may be there to be asked.) */
 static bool to_be_died_in(const char *point)
 {
         char path[512], page[4096];
@@ -565,9 +569,10 @@ static bool to_be_died_in(const char *point)
         return n > 0 && memmem(page, (size_t)n, point, strlen(point));
 }
 
-/* A caller who is killed while no daemon answers him: what he asked for is done or not, and it is the same
- * everywhere.  So nothing is said of it here, and what is in the directory is made the same.  He is killed
- * when the kernel has been told to send again, and there is nobody yet to whom: then it never does. */
+/* A caller who is killed while no daemon answers him: what he asked for is done or not, and it is
+ * the same everywhere.  So nothing is said of it here, and what is in the directory is made the
+ * same.  He is killed when the kernel has been told to send again, and there is nobody yet to whom:
+ * then it never does. */
 static void run_killed(struct place *at)
 {
         int status = 0;
@@ -584,6 +589,27 @@ static void run_killed(struct place *at)
         mkdir(in(at, "dir"), 0755);
         said(at, "rmdir", rmdir(in(at, "dir")));
         said(at, "again", rmdir(in(at, "dir")));
+}
+
+static void on_alarm(int sig)
+{
+}
+
+/* Signals that are no reason to end: the kernel tells the daemon that the caller would rather not
+ * wait, and it goes on. */
+static void run_interrupted(struct place *at)
+{
+        const struct itimerval often = {{0, 3000}, {0, 3000}}, never = {{0, 0}, {0, 0}};
+        struct sigaction action = {.sa_handler = on_alarm};
+
+        sigaction(SIGALRM, &action, NULL);
+        setitimer(ITIMER_REAL, &often, NULL);
+        for (int i = 0; i < 5; i++) {
+                said(at, "mkdir", mkdir(in(at, "dir"), 0755));
+                said(at, "rename", rename(in(at, "dir"), in(at, "other")));
+                said(at, "rmdir", rmdir(in(at, "other")));
+        }
+        setitimer(ITIMER_REAL, &never, NULL);
 }
 
 const struct operation operations[] = {
@@ -626,5 +652,6 @@ const struct operation operations[] = {
         {"forget", prepare_many, run_forget},
         {"touch", prepare_child, run_touch},
         {"killed", NULL, run_killed},
+        {"interrupted", NULL, run_interrupted},
 };
 const unsigned n_operations = sizeof operations / sizeof operations[0];
