@@ -247,7 +247,7 @@ static void test_stats_and_status(struct fixture *f, const void *data)
         expect_keys(object,
                     "requests lazy_reopens lazy_gives objects handles descriptions clients fds "
                     "node_fds foreign_events invalidations invalidated_all journal_pending "
-                    "store_rows uptime");
+                    "store_rows uptime parked");
         expect_keys(requests, "lookup other");
         g_assert_cmpint(json_object_get_int_member(requests, "other"), ==, 5);
         g_assert_cmpint(json_object_get_int_member(object, "fds"), >, 3);
