@@ -613,6 +613,16 @@ int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *d
         return 0;
 }
 
+void client_table_stop(struct client_table *table)
+{
+        if (!table->watching)
+                return;
+        atomic_store(&table->stopping, true);
+        eventfd_write(table->wake_fd, 1);
+        pthread_join(table->watcher, NULL);
+        table->watching = false;
+}
+
 void client_table_free(struct client_table *table)
 {
         struct client *client;
@@ -620,11 +630,7 @@ void client_table_free(struct client_table *table)
 
         if (!table)
                 return;
-        if (table->watching) {
-                atomic_store(&table->stopping, true);
-                eventfd_write(table->wake_fd, 1);
-                pthread_join(table->watcher, NULL);
-        }
+        client_table_stop(table);
         client_resume_clear(table);
         while (table->ids && (client = id_table_next_ref(table->ids, &cursor, client_try_ref))) {
                 client_end(client);

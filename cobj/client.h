@@ -60,6 +60,10 @@ typedef void (*client_notice_fn)(struct client *client, void *data);
 int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *data,
                      struct keep *keep, struct client_table **ret_table);
 
+/* Stops the watcher: when it returns, no process is being seen to end, and none will be but by a lookup or
+ * a sweep.  For the time when what the handles are on is taken down. */
+void client_table_stop(struct client_table *table);
+
 /* Stops the watcher; all clients must have been given back.  NULL is ignored. */
 void client_table_free(struct client_table *table);
 typedef struct client_table K42ClientTable; /* for g_autoptr() only */

@@ -2,12 +2,13 @@
 /*
  * The clients of an earlier daemon.
  *
- * They are taken over without a system call for each: whether their processes are still there is looked
- * at by the watcher afterwards, when the mount is served already.  Until then such a client has no pidfd,
- * and whoever looks it up compares start times (client.c), so no other process is taken for it.
+ * They are taken over without a system call for each: whether their processes are still there is
+ * looked at by the watcher afterwards, when the mount is served already.  Until then such a client
+ * has no pidfd, and whoever looks it up compares start times (client.c), so no other process is
+ * taken for it.
  *
- * A client that had ended, but not all of its handles, when the daemon was killed is not in the maps;
- * its handles are given back to it, and then it ends once more.
+ * A client that had ended, but not all of its handles, when the daemon was killed is not in the
+ * maps; its handles are given back to it, and then it ends once more.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -32,14 +32,15 @@ struct id_table {
         _Atomic(struct slot *) chunks[CHUNKS];
         _Atomic uint32_t used;
 
-        GMutex lock;            /* protects what follows, and every change of a slot */
-        uint32_t free_head;     /* index, 0: none */
-        uint32_t next;          /* the first index that this table never used */
-        bool holes;             /* ids were restored: what is free below `next` is not listed */
-        uint32_t first_generation; /* of a slot that was never used; constant after id_table_keep() */
-        uint32_t generation;    /* the last one that was given out */
-        uint32_t peak;          /* the first index that no table with this word ever used */
-        _Atomic uint64_t *word; /* the last two, for the next daemon; NULL: nowhere */
+        GMutex lock;               /* protects what follows, and every change of a slot */
+        uint32_t free_head;        /* index, 0: none */
+        uint32_t next;             /* the first index that this table never used */
+        bool holes;                /* ids were restored: what is free below `next` is not listed */
+        uint32_t first_generation; /* of a slot that was never used; constant after id_table_keep()
+                                    */
+        uint32_t generation;       /* the last one that was given out */
+        uint32_t peak;             /* the first index that no table with this word ever used */
+        _Atomic uint64_t *word;    /* the last two, for the next daemon; NULL: nowhere */
 };
 
 /* Chunk and offset of an index. */
@@ -85,8 +86,7 @@ static void locked_save(struct id_table *table)
         if (table->next > table->peak)
                 table->peak = table->next;
         if (table->word)
-                atomic_store_explicit(table->word,
-                                      (uint64_t)table->peak << 32 | table->generation,
+                atomic_store_explicit(table->word, (uint64_t)table->peak << 32 | table->generation,
                                       memory_order_release);
 }
 

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The file is a row of slabs.  Slab 0 is the file's head; the head of every other one is two words that
- * say its index and the size of its records, the check before the word that makes it valid: a slab whose
- * owner was killed in between has never given out a record.
+ * The file is a row of slabs.  Slab 0 is the file's head; the head of every other one is two words
+ * that say its index and the size of its records, the check before the word that makes it valid: a
+ * slab whose owner was killed in between has never given out a record.
  *
- * A record has 16 bytes before it: its state (0, or KEEP_STATE with the type, so that a byte that was
- * flipped does not make a record), and the link of the free list.  A link is an offset in units of 64
- * bytes, never a pointer, and nobody reads it in the next daemon: the lists are made again from the
- * states.
+ * A record has 16 bytes before it: its state (0, or KEEP_STATE with the type, so that a byte that
+ * was flipped does not make a record), and the link of the free list.  A link is an offset in units
+ * of 64 bytes, never a pointer, and nobody reads it in the next daemon: the lists are made again
+ * from the states.
  *
- * The free list of a size class is a stack whose head is (tag, offset) in one word; the tag is raised by
- * every change, so that a record that was taken and came back in between is noticed.  To read the link
- * of a record that somebody else just took is harmless, because no slab is ever unmapped and the link is
- * not part of what the owner may write.
+ * The free list of a size class is a stack whose head is (tag, offset) in one word; the tag is
+ * raised by every change, so that a record that was taken and came back in between is noticed.  To
+ * read the link of a record that somebody else just took is harmless, because no slab is ever
+ * unmapped and the link is not part of what the owner may write.
  *
- * The whole is mapped into one large reservation of addresses without memory behind it, so that it can
- * grow in place.
+ * The whole is mapped into one large reservation of addresses without memory behind it, so that it
+ * can grow in place.
  */
 #include "cobj/keep.h"
 
@@ -27,14 +27,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KEEP_MAGIC       "k42keep" /* with its NUL: 8 bytes */
-#define KEEP_STATE       UINT64_C(0x6b33e5a95c970000)
-#define SLAB_WORD        UINT64_C(0x6b53000000000000) /* | units of a record << 32 | index */
-#define UNIT             64
-#define RESERVE_MAX      (UINT64_C(64) << 30)
-#define RESERVE_MIN      (UINT64_C(64) << 20)
-#define GROW_MAX         16 /* slabs that are added at once */
-#define RETRY_US         (1 * G_USEC_PER_SEC) /* how soon to try again on a full disk */
+#define KEEP_MAGIC  "k42keep" /* with its NUL: 8 bytes */
+#define KEEP_STATE  UINT64_C(0x6b33e5a95c970000)
+#define SLAB_WORD   UINT64_C(0x6b53000000000000) /* | units of a record << 32 | index */
+#define UNIT        64
+#define RESERVE_MAX (UINT64_C(64) << 30)
+#define RESERVE_MIN (UINT64_C(64) << 20)
+#define GROW_MAX    16                   /* slabs that are added at once */
+#define RETRY_US    (1 * G_USEC_PER_SEC) /* how soon to try again on a full disk */
 
 /* Units of a record, its 16 bytes included: a cache line is never shared by two records. */
 static const uint16_t class_units[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 33};
@@ -43,7 +43,8 @@ static const uint16_t class_units[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 33};
 struct keep_head {
         char magic[8];
         uint32_t version, slab_size;
-        _Atomic uint64_t slabs; /* that the file has room for, this one included: see slabs_word() */
+        _Atomic uint64_t
+                slabs; /* that the file has room for, this one included: see slabs_word() */
         uint8_t reserved[40];
         _Atomic uint64_t words[KEEP_WORDS];
 };
@@ -162,9 +163,8 @@ static void push(struct keep *keep, struct size_class *class, struct record_head
         do {
                 atomic_store_explicit(&last->next, (uint32_t)old, memory_order_relaxed);
                 new = ((old >> 32) + 1) << 32 | units_of(keep, first);
-        } while (!atomic_compare_exchange_weak_explicit(&class->free, &old, new,
-                                                        memory_order_release,
-                                                        memory_order_relaxed));
+        } while (!atomic_compare_exchange_weak_explicit(
+                &class->free, &old, new, memory_order_release, memory_order_relaxed));
 }
 
 static struct record_head *pop(struct keep *keep, struct size_class *class)
@@ -178,9 +178,8 @@ static struct record_head *pop(struct keep *keep, struct size_class *class)
                 record = record_at(keep, (uint32_t)old);
                 new = ((old >> 32) + 1) << 32 |
                       atomic_load_explicit(&record->next, memory_order_relaxed);
-        } while (!atomic_compare_exchange_weak_explicit(&class->free, &old, new,
-                                                        memory_order_acquire,
-                                                        memory_order_acquire));
+        } while (!atomic_compare_exchange_weak_explicit(
+                &class->free, &old, new, memory_order_acquire, memory_order_acquire));
         return record;
 }
 
@@ -190,8 +189,8 @@ static int map_slabs(struct keep *keep, uint32_t from, uint32_t to)
         void *at = keep->base + (uint64_t)from * KEEP_SLAB;
 
         if (mmap(at, (size_t)(to - from) * KEEP_SLAB, PROT_READ | PROT_WRITE,
-                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, keep->fd, (off_t)from * KEEP_SLAB) ==
-            MAP_FAILED)
+                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, keep->fd,
+                 (off_t)from * KEEP_SLAB) == MAP_FAILED)
                 return -errno;
         return 0;
 }
@@ -229,13 +228,12 @@ static int locked_grow(struct keep *keep)
         if (r < 0)
                 return r;
         keep->slabs += n;
-        atomic_store_explicit(&head_of(keep)->slabs, slabs_word(keep->slabs),
-                              memory_order_relaxed);
+        atomic_store_explicit(&head_of(keep)->slabs, slabs_word(keep->slabs), memory_order_relaxed);
         return 0;
 }
 
-/* Makes the next slab one of the class, and takes a record of it; NULL with *ret_error if there is no
- * room. */
+/* Makes the next slab one of the class, and takes a record of it; NULL with *ret_error if there is
+ * no room. */
 static struct record_head *locked_add_slab(struct keep *keep, unsigned class, int *ret_error)
 {
         struct record_head *first, *at, *next;
@@ -272,7 +270,8 @@ static struct record_head *locked_add_slab(struct keep *keep, unsigned class, in
 static void say_unkept(struct keep *keep, int error)
 {
         if (!atomic_exchange(&keep->said_unkept, true))
-                g_warning("keep: no room for what should survive the daemon, it is in memory only: %s",
+                g_warning("keep: no room for what should survive the daemon, it is in memory only: "
+                          "%s",
                           g_strerror(-error));
 }
 
@@ -286,7 +285,7 @@ void *keep_alloc(struct keep *keep, size_t size)
                 return NULL;
         if (keep) {
                 while (class_units[class] * (size_t)UNIT - sizeof *record < size)
-                        class++;
+                        class ++;
                 record = pop(keep, &keep->classes[class]);
                 if (G_UNLIKELY(!record)) {
                         g_mutex_lock(&keep->lock);
@@ -358,8 +357,7 @@ void *keep_next(struct keep *keep, enum keep_type type, uint64_t *cursor, size_t
                 }
                 record = record_at(keep, (uint32_t)units);
                 units += step;
-                if (atomic_load_explicit(&record->state, memory_order_acquire) !=
-                    KEEP_STATE + type)
+                if (atomic_load_explicit(&record->state, memory_order_acquire) != KEEP_STATE + type)
                         continue;
                 *cursor = units;
                 if (ret_size)
@@ -411,8 +409,8 @@ static int make_keep(int fd, uint64_t at_least, struct keep **ret_keep)
         }
         keep->reservation = reservation;
         keep->reservation_size = keep->reserved + KEEP_SLAB;
-        keep->base = (char *)(((uintptr_t)reservation + KEEP_SLAB - 1) &
-                              ~(uintptr_t)(KEEP_SLAB - 1));
+        keep->base =
+                (char *)(((uintptr_t)reservation + KEEP_SLAB - 1) & ~(uintptr_t)(KEEP_SLAB - 1));
         keep->fd = fd;
         g_mutex_init(&keep->lock);
         *ret_keep = keep;
@@ -565,8 +563,7 @@ static uint32_t adopt_slabs(struct keep *keep)
                 else
                         adopt_records(keep, i, (unsigned)class);
         }
-        atomic_store_explicit(&head_of(keep)->slabs, slabs_word(keep->slabs),
-                              memory_order_relaxed);
+        atomic_store_explicit(&head_of(keep)->slabs, slabs_word(keep->slabs), memory_order_relaxed);
         return damaged;
 }
 

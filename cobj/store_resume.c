@@ -2,18 +2,19 @@
 /*
  * The database of an earlier daemon.
  *
- * The truth about what is open is in the handles that came back.  What only the database and the journal
- * know is the past: so first the journal is applied to the rows as they were, which moves what was closed
- * to the history with the path that its row had, and then the rows are made equal to the handles.
+ * The truth about what is open is in the handles that came back.  What only the database and the
+ * journal know is the past: so first the journal is applied to the rows as they were, which moves
+ * what was closed to the history with the path that its row had, and then the rows are made equal
+ * to the handles.
  *
- * What ended, or was given, since the mount is served again has its record behind that, and must not be
- * mistaken for something that the earlier daemon failed to tell: so it counts which handles came back,
- * not which ones live by now.
+ * What ended, or was given, since the mount is served again has its record behind that, and must
+ * not be mistaken for something that the earlier daemon failed to tell: so it counts which handles
+ * came back, not which ones live by now.
  *
- * The journal may be ahead of the truth: of a handle whose end was in it when the daemon was killed, but
- * whose record was not ended yet, it has an end that never came to be.  And the database may be ahead of
- * the journal: of the last batch, which was committed but not yet taken out of the ring.  So each
- * transaction writes down how far it has come.
+ * The journal may be ahead of the truth: of a handle whose end was in it when the daemon was
+ * killed, but whose record was not ended yet, it has an end that never came to be.  And the
+ * database may be ahead of the journal: of the last batch, which was committed but not yet taken
+ * out of the ring.  So each transaction writes down how far it has come.
  *
  * All this is the writer's, while the mount is served.  Requests wait only if the ring gets full.
  */
@@ -33,8 +34,8 @@ static int compare_tokens(const void *a, const void *b)
 
 bool store_came_back(const struct store *s, xhandle token)
 {
-        return s->n_came_back > 0 && bsearch(&token, s->came_back, s->n_came_back,
-                                             sizeof *s->came_back, compare_tokens);
+        return s->n_came_back > 0 &&
+               bsearch(&token, s->came_back, s->n_came_back, sizeof *s->came_back, compare_tokens);
 }
 
 static void remember(struct xobj *xobj, void *data)

@@ -300,7 +300,9 @@ void description_end(struct description *d)
 {
         GList *link;
 
-        id_table_free(d->lazy->descriptions, d->id);
+        /* One that came back only to be released has none, and its id may be another's. */
+        if (id_table_get(d->lazy->descriptions, d->id) == d)
+                id_table_free(d->lazy->descriptions, d->id);
         for (;;) {
                 xhandle token = XHANDLE_NONE;
 
@@ -383,6 +385,7 @@ static void collect_one(uint64_t id, void *object, void *data)
 
 void lazy_release_all(struct lazy *lazy)
 {
+        client_table_stop(cobj_clients(lazy->cobj));
         for (;;) {
                 struct description *d = NULL;
 

@@ -123,7 +123,8 @@ int description_open(struct lazy *lazy, struct server_object *object,
 void description_release(struct description *description);
 
 /* The mount is gone without a RELEASE for each open file (abort, lazy unmount): releases whatever the
- * kernel still had.  No request may be under way. */
+ * kernel still had.  No request may be under way.  The client table is stopped (client_table_stop()), so
+ * that when it returns nobody is ending a handle. */
 void lazy_release_all(struct lazy *lazy);
 
 /* The description behind fi->fh, or NULL.  No reference: see above for why a request needs none.  Only for

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Puts descriptions, handles and holders together again.  Records are taken in the order of their age,
- * because the lists that they are on have one: the first handle on a description is the one that is
- * accounted to in doubt, and the newest holders are the ones that stay.
+ * Puts descriptions, handles and holders together again.  Records are taken in the order of their
+ * age, because the lists that they are on have one: the first handle on a description is the one
+ * that is accounted to in doubt, and the newest holders are the ones that stay.
  */
 #include "lazy/lazy_resume.h"
 

@@ -14,12 +14,12 @@
 
 struct lazy_state {
         atomic_int refs;
-        struct keep *keep;             /* borrowed; constant */
-        access_rights full;            /* what the opener had; constant */
-        _Atomic access_rights *bound;  /* constant; changed under lock */
+        struct keep *keep;            /* borrowed; constant */
+        access_rights full;           /* what the opener had; constant */
+        _Atomic access_rights *bound; /* constant; changed under lock */
         _Atomic access_rights own_bound;
 
-        GMutex lock; /* protects what follows */
+        GMutex lock;                  /* protects what follows */
         struct kept_handle **holders; /* oldest first; owned */
         unsigned n_holders, room;
 };

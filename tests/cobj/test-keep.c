@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The heap that survives: what is in a record at any moment of a kill, damage, a full disk, threads.
- * posix_fallocate(), in its form for large files, is wrapped to play the full disk. */
+/* The heap that survives: what is in a record at any moment of a kill, damage, a full disk,
+ * threads. posix_fallocate(), in its form for large files, is wrapped to play the full disk. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -113,9 +113,9 @@ static void test_comes_back(struct fixture *f, const void *data G_GNUC_UNUSED)
         g_assert_cmpuint(count(keep, KEEP_LINK), ==, 5);
         g_assert_cmpuint(count(keep, KEEP_CLIENT), ==, 0);
         while ((record = keep_next(keep, KEEP_NODE, &cursor, &size))) {
-                const unsigned i = size == 48    ? 1
-                                   : size == 112 ? 3
-                                   : size == 240 ? 5
+                const unsigned i = size == 48     ? 1
+                                   : size == 112  ? 3
+                                   : size == 240  ? 5
                                    : size == 1008 ? 7
                                                   : 9;
 
@@ -270,8 +270,7 @@ static void test_cut(struct fixture *f, const void *data G_GNUC_UNUSED)
         /* In the middle of a slab: that one and those behind are missing. */
         g_assert_cmpint(truncate(path, st.st_size / 2 - 1000), ==, 0);
         g_assert_cmpint(keep_adopt(f->dirfd, "keep", &keep, &damaged), ==, 0);
-        g_assert_cmpuint(damaged, ==,
-                         slabs - (uint32_t)((st.st_size / 2 - 1000) / KEEP_SLAB));
+        g_assert_cmpuint(damaged, ==, slabs - (uint32_t)((st.st_size / 2 - 1000) / KEEP_SLAB));
         n = count(keep, KEEP_NODE);
         g_assert_cmpuint(n, >, 0);
         g_assert_cmpuint(n, <, before);

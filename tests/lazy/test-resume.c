@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Clients, handles, descriptions and holders come back.  A daemon that is killed is played by a copy of
- * its keep, made while it is alive: what is in the copy is what a kill would have left.
+ * Clients, handles, descriptions and holders come back.  A daemon that is killed is played by a
+ * copy of its keep, made while it is alive: what is in the copy is what a kill would have left.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -88,7 +88,7 @@ static void on_freed(const struct xobj *xobj, void *data)
 
         atomic_fetch_add(&life->freed, 1);
         if (life->freeing)
-                g_steal_pointer(&life->freeing)(life);
+                g_steal_pointer (&life->freeing)(life);
 }
 
 static void on_appeared(const struct client *client, void *data)
@@ -426,7 +426,8 @@ static void test_holders(struct fixture *f, gconstpointer data)
         struct life *life = first_life(f);
         struct description *d = open_as(life, 0, getpid(), O_RDWR);
         const uint64_t fh = d->id;
-        g_autoptr(GHashTable) tokens = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+        g_autoptr(GHashTable) tokens =
+                g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
         xhandle restricted = XHANDLE_NONE;
 
         for (unsigned round = 0; round < 10; round++) {
@@ -541,7 +542,8 @@ static void give_and_kill(struct life *life)
         killed_while_freeing = next_life(while_freeing_fixture);
 }
 
-/* A handle is given while another ends: the two must not be found under one index, or one is lost. */
+/* A handle is given while another ends: the two must not be found under one index, or one is lost.
+ */
 static void test_given_while_freed(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f);
@@ -715,7 +717,8 @@ static void test_count_observer(struct fixture *f, gconstpointer data)
 
 #define MADE 16 /* where a life counts what it made, behind the ids of what it has open */
 
-/* What a process that is killed at any moment leaves: it opens, re-opens as itself, reads, releases. */
+/* What a process that is killed at any moment leaves: it opens, re-opens as itself, reads,
+ * releases. */
 static void busy_life(struct fixture *f, struct keep *keep, uint64_t *kept_open)
 {
         struct life *life = life_new(f, keep);
@@ -745,7 +748,8 @@ static void busy_life(struct fixture *f, struct keep *keep, uint64_t *kept_open)
 static void test_kill(struct fixture *f, gconstpointer data)
 {
         struct keep *keep;
-        uint64_t *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        uint64_t *shared =
+                mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         unsigned checked = 0;
 
         g_assert_cmpint(keep_create(f->dirfd, "keep-0", &keep), ==, 0);
@@ -825,7 +829,8 @@ static void test_many(struct fixture *f, gconstpointer data)
                 struct description *d;
 
                 g_assert_cmpint(
-                        description_open(one->lazy, &one->things[i % THINGS].object, &how, &d), ==, 0);
+                        description_open(one->lazy, &one->things[i % THINGS].object, &how, &d), ==,
+                        0);
                 reopen_as(d, child, d->opener);
         }
         keep = killed(f, &damaged);

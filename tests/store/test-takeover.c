@@ -2,9 +2,9 @@
 /*
  * The journal and the database of a daemon that was killed.
  *
- * Each life of a daemon is a process of its own, because SQLite must not be used on both sides of a fork:
- * the test itself never opens the database.  What one life has to tell the next and the test is in a
- * shared page.
+ * Each life of a daemon is a process of its own, because SQLite must not be used on both sides of a
+ * fork: the test itself never opens the database.  What one life has to tell the next and the test
+ * is in a shared page.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -92,8 +92,8 @@ static void resume_handles(struct life *life)
 
                 data->kept = kept;
                 g_assert_nonnull(client);
-                g_assert_cmpint(xobj_resume(life->f.cobj,
-                                            &life->f.things[kept->description].object, client, data),
+                g_assert_cmpint(xobj_resume(life->f.cobj, &life->f.things[kept->description].object,
+                                            client, data),
                                 ==, 0);
         }
 }
@@ -134,7 +134,8 @@ static struct life *first_life(struct test *t)
 
         g_assert_cmpint(fixture_open_store(&life->f, &error), ==, 0);
         /* The test's process, which goes on living. */
-        g_assert_cmpint(client_table_get(cobj_clients(life->f.cobj), getppid(), &life->f.self), ==, 0);
+        g_assert_cmpint(client_table_get(cobj_clients(life->f.cobj), getppid(), &life->f.self), ==,
+                        0);
         return life;
 }
 
@@ -147,7 +148,8 @@ static struct life *next_life(struct test *t)
         resume_handles(life);
         store_resume(life->f.store);
         client_table_settle(cobj_clients(life->f.cobj));
-        g_assert_cmpint(client_table_get(cobj_clients(life->f.cobj), getppid(), &life->f.self), ==, 0);
+        g_assert_cmpint(client_table_get(cobj_clients(life->f.cobj), getppid(), &life->f.self), ==,
+                        0);
         return life;
 }
 
@@ -197,9 +199,9 @@ static void assert_history(struct test *t, struct life *life)
                         t->shared->closed);
         g_assert_cmpint(query_int(t->db_path, "SELECT count(DISTINCT handle) FROM handle_history"),
                         ==, t->shared->closed);
-        g_assert_cmpint(query_int(t->db_path,
-                                  "SELECT count(*) FROM handle_history WHERE path IS NULL"),
-                        ==, 0);
+        g_assert_cmpint(
+                query_int(t->db_path, "SELECT count(*) FROM handle_history WHERE path IS NULL"), ==,
+                0);
         g_assert_cmpint(store_history_rows(life->f.store), ==, t->shared->closed);
 }
 
@@ -227,8 +229,8 @@ static void take_over(struct test *t)
         g_assert_cmpint(query_int(t->db_path, "SELECT read_bytes FROM handle_history WHERE path ="
                                               " '/dir/thing-6'"),
                         ==, 60);
-        g_assert_cmpint(query_int(t->db_path, "SELECT value FROM meta WHERE key = 'daemon_pid'"), ==,
-                        getpid());
+        g_assert_cmpint(query_int(t->db_path, "SELECT value FROM meta WHERE key = 'daemon_pid'"),
+                        ==, getpid());
         /* It goes on. */
         open_some(t, life, 0, 5);
         close_some(t, life, 10, 20);
@@ -378,9 +380,9 @@ static void test_journal_broken(struct test *t, gconstpointer data)
                 for (unsigned i = 0; i < 2000; i++) {
                         const uint32_t byte = (uint32_t)g_test_rand_int();
 
-                        g_assert_cmpint(pwrite(fd, &byte, 1,
-                                               4096 + g_test_rand_int_range(0, 300 * 128)),
-                                        ==, 1);
+                        g_assert_cmpint(
+                                pwrite(fd, &byte, 1, 4096 + g_test_rand_int_range(0, 300 * 128)),
+                                ==, 1);
                 }
         }
         close(fd);
