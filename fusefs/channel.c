@@ -336,7 +336,8 @@ void channel_backing_close(struct channel *channel, int id)
 {
         uint32_t backing_id = (uint32_t)id;
 
-        if (ioctl(channel->fd, FUSE_DEV_IOC_BACKING_CLOSE, &backing_id) < 0)
+        /* a worker that died in the next moment may have closed it */
+        if (ioctl(channel->fd, FUSE_DEV_IOC_BACKING_CLOSE, &backing_id) < 0 && errno != ENOENT)
                 g_warning("/dev/fuse: closing a backing file failed: %s", g_strerror(errno));
 }
 

@@ -138,6 +138,7 @@ static enum holder_state start_as(struct holder *h, enum holder_state state)
         int r;
 
         h->told = 0;
+        h->order = 0;
         h->dying = false;
         h->start_sent = h->ready = h->served = h->end_said = false;
         r = fork_worker(h);
@@ -191,6 +192,10 @@ static bool tell_worker(struct holder *h)
         };
         memcpy(message.start.last_death, h->record.last_death, sizeof message.start.last_death);
         h->start_sent = link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT) == 0;
+        if (h->start_sent && h->order != 0) {
+                message.head.type = h->order;
+                link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT);
+        }
         return h->start_sent;
 }
 
@@ -208,7 +213,10 @@ static enum holder_state order(struct holder *h, enum link_type type, enum holde
                 .head = {.version = LINK_VERSION, .type = type},
         };
 
-        link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT); /* what it does not hear, the timer ends */
+        if (!h->start_sent)
+                h->order = type; /* START is the first that it must hear */
+        else /* what it does not hear, the timer ends */
+                link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT);
         set_timer(h, within_ms);
         return state;
 }

@@ -47,6 +47,7 @@ struct holder {
         int link_fd;  /* -1: none, or it has said its last */
         size_t told;  /* parked descriptors that the worker has been sent */
         bool start_sent;
+        uint32_t order; /* LINK_END or LINK_STOP, to be sent after START; 0: none */
         bool dying;         /* the worker has closed the link, which only its death does */
         bool ready, served; /* the worker is, has */
         bool end_said;      /* and it has said ENDING */
