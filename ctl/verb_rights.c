@@ -14,6 +14,9 @@
 #include "ctl/json_text.h"
 #include "ctl/print.h"
 
+/* of revoke */
+static gboolean tree, block, wait_for_it;
+
 enum kind {
         KIND_HANDLE,
         KIND_PROCESS,
@@ -125,11 +128,11 @@ static int make_args(const struct verb *verb, struct target *target,
                 json_text_key(args, "rights");
                 json_text_string(args, options->rest[1]);
         }
-        if (options->tree) {
+        if (tree) {
                 json_text_key(args, "tree");
                 json_text_bool(args, true);
         }
-        if (options->block) {
+        if (block) {
                 json_text_key(args, "block");
                 json_text_bool(args, true);
         }
@@ -161,9 +164,9 @@ static int check(const struct verb *verb, const struct ctl_options *options)
                                        options->rest[0]);
         if (verb == &verb_allow && kind == KIND_HANDLE)
                 return ctl_usage_error(verb->name, "a handle cannot be blocked");
-        if (kind == KIND_HANDLE && options->block)
+        if (kind == KIND_HANDLE && block)
                 return ctl_usage_error(verb->name, "--block takes a process or a file");
-        if (kind == KIND_FILE && options->tree)
+        if (kind == KIND_FILE && tree)
                 return ctl_usage_error(verb->name, "--tree takes a process or a handle");
         if (kind == KIND_FILE && options->rest[1])
                 return ctl_usage_error(verb->name, "too many arguments: '%s'", options->rest[1]);
@@ -190,7 +193,7 @@ static int run(const struct verb *verb, const struct ctl_options *options)
                 r = target_ask(targets->pdata[0], options, verb->name, args.data, &result, NULL);
                 if (r != EXIT_GOOD)
                         return r;
-        } while (options->wait && !is_done(result));
+        } while (wait_for_it && !is_done(result));
         if (options->json)
                 print_json(result);
         if (is_done(result) && member_int(json_node_get_object(result), "mapped") == 0)
@@ -221,6 +224,13 @@ const struct verb verb_restrict = {
         .run = run,
 };
 
+static const GOptionEntry revoke_entries[] = {
+        {"tree", 0, 0, G_OPTION_ARG_NONE, &tree, NULL, NULL},
+        {"block", 0, 0, G_OPTION_ARG_NONE, &block, NULL, NULL},
+        {"wait", 0, 0, G_OPTION_ARG_NONE, &wait_for_it, NULL, NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+};
+
 const struct verb verb_revoke = {
         .name = "revoke",
         .arguments = "HANDLE|PID|FILE [MOUNTPOINT]",
@@ -228,15 +238,15 @@ const struct verb verb_revoke = {
         .description =
                 "Takes a handle, all that a process has open, or all that is open of a file back.\n"
                 "When it returns with status 0 no byte moves any more: what was under way is over,\n"
-                "later operations fail with EBADF, and mappings with SIGBUS.\n"
-                "\n"
-                "  --tree   also what descends from the process, or derives from the handle\n"
-                "  --block  the file cannot be opened, or the process cannot open anything, until\n"
-                "           'k42ctl allow'\n"
-                "  --wait   wait for operations under way as long as they take",
+                "later operations fail with EBADF, and mappings with SIGBUS.",
         .min_rest = 1,
         .max_rest = 2,
-        .revokes = true,
+        .entries = revoke_entries,
+        .entries_help =
+                "      --tree              also what descends from the process, or derives from the handle\n"
+                "      --block             the file cannot be opened, or the process cannot open\n"
+                "                          anything, until 'k42ctl allow'\n"
+                "      --wait              wait for operations under way as long as they take\n",
         .run = run,
 };
 

@@ -110,15 +110,15 @@ int blocked_allow_file(struct blocked *blocked, const struct fs_stat *st)
 
 static bool file_is_blocked(struct blocked *blocked, struct server_file *file)
 {
-        struct identity identity = {file->dev, file->ino, FS_BTIME_UNKNOWN};
+        struct identity identity = {file->kept->dev, file->kept->ino, FS_BTIME_UNKNOWN};
         struct node_shard *shard;
         bool found;
 
         if (atomic_load(&blocked->n_files) == 0)
                 return false;
-        shard = node_table_shard(file->table, file->dev, file->ino);
+        shard = node_table_shard(file->table, file->kept->dev, file->kept->ino);
         g_mutex_lock(&shard->lock);
-        identity.btime = file->btime;
+        identity.btime = file->kept->btime;
         g_mutex_unlock(&shard->lock);
         g_mutex_lock(&blocked->lock);
         found = locked_find(blocked, &identity) >= 0;
@@ -145,7 +145,7 @@ int blocked_may_open(fuse_req_t req, struct server_file *file)
         if (file_is_blocked(mount->blocked, file) ||
             process_is_blocked(mount, fuse_req_ctx(req)->pid))
                 return -EACCES;
-        return atomic_load(&file->withdrawn) ? -ESTALE : 0;
+        return server_file_has(file, NODE_WITHDRAWN) ? -ESTALE : 0;
 }
 
 /* ---- writing ---- */
@@ -155,26 +155,6 @@ static void write_limit(const struct process_limit *limit, void *data)
         fprintf(data, "process %d %" PRIu64 " %u %" PRId64 " %u %d\n", (int)limit->pid,
                 limit->start_time, limit->rights, limit->before, limit->inherit,
                 (int)limit->blocked_by);
-}
-
-static void write_ids(struct k42_mount *mount, FILE *to)
-{
-        char id[ID_STRING_MAX];
-        struct description *d;
-        struct server_file *file;
-        uint32_t cursor = 0;
-
-        while ((d = lazy_next(mount->lazy, &cursor))) {
-                if (atomic_load(&d->revoked))
-                        fprintf(to, "description %s\n", id_format(d->id, id));
-                description_unref(d);
-        }
-        cursor = 0;
-        while ((file = node_table_next(mount->nodes, &cursor))) {
-                if (atomic_load(&file->sealed))
-                        fprintf(to, "node %s\n", id_format(file->id, id));
-                server_file_unref(file);
-        }
 }
 
 static void locked_write(struct blocked *blocked, FILE *to)
@@ -192,7 +172,6 @@ static void locked_write(struct blocked *blocked, FILE *to)
                         fprintf(to, "%" PRId64 "\n", file->btime);
         }
         process_limits_foreach(lazy_limits(blocked->mount->lazy), write_limit, to);
-        write_ids(blocked->mount, to);
 }
 
 static int locked_save(struct blocked *blocked)
@@ -271,34 +250,12 @@ static bool read_process_line(struct k42_mount *mount, const char *text)
         return process_limits_add(lazy_limits(mount->lazy), &limit) == 0;
 }
 
-static bool read_id_line(struct k42_mount *mount, bool is_node, const char *text)
-{
-        struct description *d;
-        struct server_file *file;
-        uint64_t id;
-
-        if (id_parse(text, &id) < 0)
-                return false;
-        if (is_node && (file = node_table_file(mount->nodes, id))) {
-                atomic_store(&file->withdrawn, true);
-                atomic_store(&file->sealed, true);
-                node_table_unhash(file);
-        } else if (!is_node && (d = description_from_fh(mount->lazy, id))) {
-                description_revoke(d);
-        }
-        return true;
-}
-
 static bool read_line(struct blocked *blocked, const char *line)
 {
         if (g_str_has_prefix(line, "file "))
                 return read_file_line(blocked, line + strlen("file "));
         if (g_str_has_prefix(line, "process "))
                 return read_process_line(blocked->mount, line + strlen("process "));
-        if (g_str_has_prefix(line, "node "))
-                return read_id_line(blocked->mount, true, line + strlen("node "));
-        if (g_str_has_prefix(line, "description "))
-                return read_id_line(blocked->mount, false, line + strlen("description "));
         return false;
 }
 

@@ -2,8 +2,8 @@
 #pragma once
 /*
  * blocked: what is refused from now on, and remembered: files and processes that may not be opened, or
- * open, anything (`k42ctl revoke --block`, until `k42ctl allow`), what was withheld by processes, descriptions
- * that were revoked, and nodes that were withdrawn.
+ * open, anything (`k42ctl revoke --block`, until `k42ctl allow`), what was withheld by processes, and nodes
+ * that were withdrawn.
  *
  * A *withdrawn* node is one whose file was revoked.  Whoever opens the file later gets another node, and so
  * another inode of the kernel with pages of its own: mappings and descriptors of the old one must
@@ -16,16 +16,14 @@
  * us, and a refusal does not unmap it.  There is nothing of the file in such a page, and what it writes back
  * is acknowledged and thrown away.  (Refusing it would leave the page dirty for ever.)
  *
- * All of it must survive the daemon.  What belongs to handles comes back with them; the rest is in the
- * file `blocked` of the state directory, which is replaced as a whole at every change:
+ * All of it must survive the daemon.  What belongs to handles, descriptions and nodes is in their records
+ * (struct kept_handle, kept_description, kept_node) and comes back with them; the rest is in the file `blocked` of the state directory, which is replaced as a whole at every change:
  *
  *   k42fs blocked 1
  *   file DEV INO BTIME                      (decimal; BTIME in ns or "-")
  *   process PID START RIGHTS BEFORE INHERIT BLOCKED_BY
- *   description I.G
- *   node I.G                                (withdrawn and sealed)
  *
- * A line that makes no sense is ignored and said; ids that nobody has any more mean nothing.
+ * A line that makes no sense is ignored and said; a process that has ended means nothing.
  *
  * Thread-safe; the lock is a leaf but for the file's system calls.
  */

@@ -8,7 +8,7 @@
  */
 #include <errno.h>
 
-#include "fusefs/control_call.h"
+#include "fusefs/control_private.h"
 #include "fusefs/revoke.h"
 
 #define WAIT_US (4 * G_TIME_SPAN_SECOND)

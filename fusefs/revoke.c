@@ -133,7 +133,7 @@ static xhandle parent_of(struct cobj *cobj, struct description *d, xhandle token
         struct lazy_holder holder;
 
         if (xobj)
-                return xobj_client_data(xobj)->parent;
+                return xobj_client_data(xobj)->kept->parent;
         return lazy_state_find_token(d->left, token, &holder) ? holder.parent : XHANDLE_NONE;
 }
 
@@ -141,7 +141,7 @@ static void take_if_derived(struct xobj *xobj, void *data)
 {
         struct work *work = data;
         struct description *d = data_of(xobj)->description;
-        xhandle at = xobj_client_data(xobj)->parent;
+        xhandle at = xobj_client_data(xobj)->kept->parent;
 
         for (int i = 0; at != XHANDLE_NONE && at != work->root && i < LINEAGE_MAX; i++)
                 at = parent_of(work->mount->cobj, d, at);
@@ -199,7 +199,7 @@ static void seal_files(struct work *work)
 
         g_hash_table_iter_init(&iter, work->files);
         while (g_hash_table_iter_next(&iter, &file, NULL))
-                atomic_store(&((struct server_file *)file)->sealed, true);
+                kept_node_set(((struct server_file *)file)->kept, NODE_SEALED);
 }
 
 static int finish(struct work *work, bool over, bool seal)
@@ -317,7 +317,7 @@ static void meet_all_files(struct work *work)
         struct description *d;
         uint32_t cursor = 0;
 
-        while ((d = lazy_next(work->mount->lazy, &cursor))) {
+        while ((d = lazy_next_description(work->mount->lazy, &cursor))) {
                 meet_file(work, server_file_of(d->object));
                 description_unref(d);
         }
@@ -385,7 +385,7 @@ static int find_file(struct k42_mount *mount, const char *path, struct revocatio
  * another one. */
 static void withdraw(struct work *work, struct server_file *file)
 {
-        atomic_store(&file->withdrawn, true);
+        kept_node_set(file->kept, NODE_WITHDRAWN);
         node_table_unhash(file);
         meet_file(work, file);
 }
@@ -400,10 +400,10 @@ static void forget_names(struct k42_mount *mount, struct server_file *file)
                 unsigned left = n;
 
                 g_mutex_lock(&file->links_lock);
-                for (link = file->links; link && (left > 0 || !link->listed); link = link->next)
-                        left -= link->listed;
+                for (link = file->links; link && (left > 0 || !link->kept->listed); link = link->next)
+                        left -= link->kept->listed;
                 if (link) {
-                        name = g_strdup(link->name);
+                        name = g_strdup(link->kept->name);
                         parent = link->parent->file.id;
                 }
                 g_mutex_unlock(&file->links_lock);
@@ -415,7 +415,7 @@ static void forget_names(struct k42_mount *mount, struct server_file *file)
 
 static bool is_file(const struct server_file *file, const struct fs_stat *st)
 {
-        return file->dev == st->st.st_dev && file->ino == st->st.st_ino;
+        return file->kept->dev == st->st.st_dev && file->kept->ino == st->st.st_ino;
 }
 
 static void take_if_of_files(struct xobj *xobj, void *data)
@@ -431,9 +431,9 @@ static void take_files(struct work *work)
         struct description *d;
         uint32_t cursor = 0;
 
-        while ((d = lazy_next(work->mount->lazy, &cursor))) {
+        while ((d = lazy_next_description(work->mount->lazy, &cursor))) {
                 if (g_hash_table_contains(work->files, server_file_of(d->object)) &&
-                    !atomic_load(&d->revoked)) {
+                    !atomic_load(&d->kept->revoked)) {
                         description_revoke(d);
                         work->what->descriptions++;
                         work->found++;
@@ -456,9 +456,9 @@ static void meet_nodes_of(struct work *work, const struct fs_stat *st)
                         withdraw(work, file);
                 server_file_unref(file);
         }
-        while ((d = lazy_next(work->mount->lazy, &cursor))) {
+        while ((d = lazy_next_description(work->mount->lazy, &cursor))) {
                 file = server_file_of(d->object);
-                if (is_file(file, st) && atomic_load(&file->withdrawn))
+                if (is_file(file, st) && server_file_has(file, NODE_WITHDRAWN))
                         meet_file(work, file);
                 description_unref(d);
         }

@@ -58,7 +58,7 @@ static void make_wanted(GHashTable *files, struct wanted *ret_wanted)
         g_hash_table_iter_init(&iter, files);
         while (g_hash_table_iter_next(&iter, &file, NULL))
                 ret_wanted->all[n++] =
-                        (struct proc_want){.ino = ((struct server_file *)file)->ino, .modes = 0xf};
+                        (struct proc_want){.ino = ((struct server_file *)file)->kept->ino, .modes = 0xf};
         qsort(ret_wanted->all, n, sizeof *ret_wanted->all, compare_ino);
         for (size_t i = 0; i < n; i++)
                 if (ret_wanted->n == 0 ||
@@ -104,7 +104,7 @@ static GHashTable *all_files(struct k42_mount *mount)
         struct description *d;
         uint32_t cursor = 0;
 
-        while ((d = lazy_next(mount->lazy, &cursor))) {
+        while ((d = lazy_next_description(mount->lazy, &cursor))) {
                 struct server_file *file = server_file_of(d->object);
 
                 if (!g_hash_table_contains(files, file))
@@ -124,8 +124,8 @@ void revoke_scan_bind_strangers(struct k42_mount *mount, GHashTable *processes, 
 
         make_wanted(files, &wanted);
         look_at(mount, processes, &wanted);
-        while ((d = lazy_next(mount->lazy, &cursor))) {
-                if (d->opened <= before && is_open(&wanted, server_file_of(d->object)->ino))
+        while ((d = lazy_next_description(mount->lazy, &cursor))) {
+                if (d->opened <= before && is_open(&wanted, server_file_of(d->object)->kept->ino))
                         description_limit(d, rights);
                 description_unref(d);
         }

@@ -14,7 +14,7 @@ int description_may(struct description *d, pid_t tid, access_rights needed)
 
         if (!atomic_load(&d->guarded))
                 return 0;
-        if (atomic_load(&d->revoked) || lazy_rights_of(d, tid, &rights) < 0)
+        if (atomic_load(&d->kept->revoked) || lazy_rights_of(d, tid, &rights) < 0)
                 return -EBADF;
         /* What needs neither of the two, like SEEK_DATA, is not for somebody who has lost both. */
         if (!(rights & (RIGHT_READ | RIGHT_WRITE)) && (d->flags & O_ACCMODE) != O_ACCMODE)
@@ -71,7 +71,7 @@ void handle_withhold(struct xobj *xobj, access_rights rights)
 void description_revoke(struct description *d)
 {
         description_limit(d, RIGHTS_NONE);
-        atomic_store(&d->revoked, true);
+        atomic_store(&d->kept->revoked, true);
 }
 
 void lazy_guard_all(struct lazy *lazy)
@@ -79,7 +79,7 @@ void lazy_guard_all(struct lazy *lazy)
         struct description *d;
         uint32_t cursor = 0;
 
-        while ((d = lazy_next(lazy, &cursor))) {
+        while ((d = lazy_next_description(lazy, &cursor))) {
                 atomic_store(&d->guarded, true);
                 description_unref(d);
         }
@@ -102,10 +102,13 @@ void lazy_guard_resumed(struct lazy *lazy)
         uint32_t cursor = 0;
 
         cobj_foreach_handle(lazy->cobj, guard_by_handle, NULL);
-        while ((d = lazy_next(lazy, &cursor))) {
-                access_rights bound = lazy_state_holders_bound(d->left);
+        while ((d = lazy_next_description(lazy, &cursor))) {
+                const access_rights bound =
+                        lazy_state_holders_bound(d->left) & lazy_state_bound(d->left);
 
-                if (bound != access_rights_from_open_flags(d->flags))
+                if (atomic_load(&d->kept->revoked))
+                        description_revoke(d);
+                else if (bound != access_rights_from_open_flags(d->flags))
                         description_limit(d, bound);
                 description_unref(d);
         }

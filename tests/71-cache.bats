@@ -137,3 +137,44 @@ time.sleep(2.5)
 assert seen() == b"B", "the kernel was told to keep its cache"
 EOP
 }
+
+@test "a directory that was moved shows its new parent, also in a listing that was cached" {
+    mkdir -p "$S/src/a/d" "$S/src/b" && touch "$S/src/a/d/"{1..5}
+    settle
+    k42_mount -o entry_timeout=3600,attr_timeout=3600
+    cat >"$S/dots.py" <<'EOP'
+import ctypes, os, struct, sys
+syscall = ctypes.CDLL(None, use_errno=True).syscall
+def dotdot(fd):  # d_ino of ".." as getdents64 gives it
+    os.lseek(fd, 0, os.SEEK_SET)
+    buf = ctypes.create_string_buffer(32768)
+    n = syscall(217, fd, buf, len(buf))
+    assert n > 0
+    at = 0
+    while at < n:
+        ino, _, reclen = struct.unpack_from("<QqH", buf.raw, at)
+        if buf.raw[at + 19:at + reclen].split(b"\0")[0] == b"..":
+            return ino
+        at += reclen
+mnt = sys.argv[1]
+fd = os.open(mnt + "/a/d", os.O_RDONLY)
+assert dotdot(fd) == os.stat(mnt + "/a").st_ino
+os.listdir(fd)
+for here, there in ("a", "b"), ("b", "a"), ("a", "b"):
+    os.listdir(mnt + "/" + here + "/d")
+    os.rename(f"{mnt}/{here}/d", f"{mnt}/{there}/d")
+    want = os.stat(f"{mnt}/{there}").st_ino
+    assert dotdot(fd) == want, "an open directory shows the old parent"
+    other = os.open(f"{mnt}/{there}/d", os.O_RDONLY)
+    assert dotdot(other) == want, "a newly opened directory shows the old parent"
+    os.close(other)
+os.mkdir(mnt + "/a/d")
+os.listdir(mnt + "/a/d")
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.renameat2(-100, f"{mnt}/a/d".encode(), -100, f"{mnt}/b/d".encode(), 2) == 0  # exchange
+assert dotdot(fd) == os.stat(mnt + "/a").st_ino, "after an exchange"
+other = os.open(f"{mnt}/b/d", os.O_RDONLY)
+assert dotdot(other) == os.stat(mnt + "/b").st_ino, "after an exchange, the other one"
+EOP
+    timeout 60 /usr/bin/python3 "$S/dots.py" "$S/mnt"
+}

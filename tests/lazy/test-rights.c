@@ -237,7 +237,7 @@ static void set_up(struct fixture *f, gconstpointer data)
         };
 
         memset(f, 0, sizeof *f);
-        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
         g_assert_cmpint(lazy_new(f->cobj, &f->lazy), ==, 0);
         server_object_init(&f->thing.object, &thing_ops);
         g_assert_cmpint(description_open(f->lazy, &f->thing.object, &how, &f->d), ==, 0);

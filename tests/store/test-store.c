@@ -119,7 +119,7 @@ static void test_changes(struct fixture *f, gconstpointer data)
         g_free(f->things[1].path); /* nobody marks a handle when a directory above is renamed */
         f->things[1].path = g_strdup("/elsewhere");
         g_assert_cmpint(xobj_restrict(xobj, RIGHT_READ, RIGHTS_NONE), ==, 0);
-        atomic_store(&xobj_client_data(xobj)->sharing, SHARING_SHARED);
+        atomic_store(&xobj_client_data(xobj)->kept->sharing, SHARING_SHARED);
         g_assert_cmpint(store_sync(f->store), ==, 0);
         after = query_text(f->db_path, "SELECT path, rights, sharing FROM open_handles");
         g_assert_cmpstr(after, ==, "/elsewhere|r|shared");
@@ -253,6 +253,36 @@ static void see_row(const struct store_handle_row *row, void *data)
                                row->parent ? row->parent : "-", (unsigned)row->pid,
                                (unsigned)row->uid, row->path, row->type, row->flags, row->rights,
                                row->io_class, row->sharing, (unsigned)row->reads);
+}
+
+/* Counts the rows; each is whole, and closed after the one before it. */
+static void see_closed(const struct store_handle_row *row, void *data)
+{
+        struct seen *seen = data;
+
+        g_assert_cmpfloat(row->closed, >=, row->opened);
+        g_assert_cmpfloat(row->closed, >=, seen->last_opened);
+        g_assert_nonnull(row->handle);
+        seen->last_opened = row->closed;
+        seen->n++;
+}
+
+static void test_foreach_closed(struct fixture *f, gconstpointer data)
+{
+        struct seen seen = {0};
+        xhandle a = give(f, 1, NULL, O_RDONLY, XHANDLE_NONE), b = give(f, 2, NULL, O_RDWR, a);
+
+        give(f, 3, NULL, O_RDONLY, XHANDLE_NONE); /* stays open */
+        xobj_free(f->cobj, b);
+        xobj_free(f->cobj, a);
+        g_assert_cmpint(store_foreach_closed_handle(f->store, (uid_t)-1, see_closed, &seen), ==, 0);
+        g_assert_cmpuint(seen.n, ==, 2);
+        seen.last_opened = 0;
+        g_assert_cmpint(store_foreach_closed_handle(f->store, getuid(), see_closed, &seen), ==, 0);
+        g_assert_cmpuint(seen.n, ==, 4);
+        g_assert_cmpint(store_foreach_closed_handle(f->store, getuid() + 1, see_closed, &seen), ==,
+                        0);
+        g_assert_cmpuint(seen.n, ==, 4);
 }
 
 static struct client *client_of_user(struct fixture *f, uid_t uid, pid_t *ret_pid)
@@ -392,7 +422,7 @@ static void truth_of(struct xobj *xobj, void *data)
         char id[ID_STRING_MAX];
 
         g_ptr_array_add(data, g_strdup_printf("%s|%u|%u", id_format(xobj_token(xobj), id),
-                                              (unsigned)d->reads, (unsigned)d->read_bytes));
+                                              (unsigned)d->kept->reads, (unsigned)d->kept->read_bytes));
 }
 
 static int compare_strings(const void *a, const void *b)
@@ -559,6 +589,7 @@ int main(int argc, char **argv)
         ADD("by-itself", NULL, test_by_itself);
         ADD("idle", NULL, test_idle);
         ADD("history", &with_history, test_history);
+        ADD("foreach-closed", &with_history, test_foreach_closed);
         ADD("foreach", NULL, test_foreach);
         ADD("users", NULL, test_users);
         ADD("clients", NULL, test_clients);
