@@ -369,6 +369,12 @@ int fs_handle_open(int mount_fd, struct file_handle *handle)
         return CALL(open_by_handle_at, mount_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
 
+int fs_handle_open_io(int mount_fd, struct file_handle *handle, int flags)
+{
+        return CALL(open_by_handle_at, mount_fd, handle,
+                    flags | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 bool fs_handle_equal(const struct file_handle *a, const struct file_handle *b)
 {
         return a->handle_type == b->handle_type && a->handle_bytes == b->handle_bytes &&

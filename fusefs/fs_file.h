@@ -78,6 +78,8 @@ int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id);
 int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
                        int *ret_mount_id);
 int fs_handle_open(int mount_fd, struct file_handle *handle);
+/* For I/O, see fs_open_flags().  Does not wait, whatever it is that the handle is of: O_NONBLOCK is added. */
+int fs_handle_open_io(int mount_fd, struct file_handle *handle, int flags);
 bool fs_handle_equal(const struct file_handle *a, const struct file_handle *b);
 
 /* Attributes.  fs_truncate() opens the file for the call. */

@@ -12,9 +12,12 @@
  */
 #include "fusefs/node_fd.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
+#include "fusefs/coherent_events.h"
 #include "fusefs/fs_file.h"
 #include "fusefs/node_table.h"
 
@@ -22,6 +25,11 @@
         960 /* with what the daemon needs itself below the 1,024 that most get by default */
 #define LIMIT_MIN 16
 #define RESERVED  64 /* for what is neither a node's nor an open file's descriptor */
+
+union handle_copy {
+        struct file_handle handle;
+        char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
 
 static void limits_from_rlimit(struct node_fds *fds)
 {
@@ -321,6 +329,45 @@ int node_fd_get(struct server_file *file)
         if (fd >= 0) {
                 ring_add(fds, file);
                 trim(fds);
+        }
+        return fd;
+}
+
+/* The handle, if what it opens has the node's inode number; false if there is none or it cannot be told.
+ * Then the worst that can be behind it is what was made with this number between the two calls of
+ * instantiate_by_handle(): a device cannot be, but by somebody who may use it anyway, and nothing else
+ * minds being opened for reading for a moment. */
+static bool handle_of_number(struct server_file *file, union handle_copy *ret_handle)
+{
+        const struct file_handle *handle;
+        ino_t ino;
+        bool right;
+
+        g_mutex_lock(&file->fd.lock);
+        handle = file->fd.handle;
+        right = handle &&
+                coherent_handle_ino((unsigned)handle->handle_type, handle->handle_bytes,
+                                    handle->f_handle, &ino) &&
+                ino == file->ino;
+        if (right)
+                memcpy(ret_handle, handle, sizeof *handle + handle->handle_bytes);
+        g_mutex_unlock(&file->fd.lock);
+        return right;
+}
+
+int node_fd_open_unopened(struct server_file *file, int flags)
+{
+        const int mount_fd = file->table->fds.mount_fd;
+        union handle_copy handle;
+        struct fs_stat st;
+        int fd;
+
+        if (atomic_load(&file->fd.uses) >= 0 || mount_fd < 0 || !handle_of_number(file, &handle))
+                return -EBADF;
+        fd = fs_handle_open_io(mount_fd, &handle.handle, flags);
+        if (fd >= 0 && (fs_stat(fd, &st) < 0 || !server_file_is(file, &st))) {
+                fs_close(fd);
+                return -ESTALE;
         }
         return fd;
 }

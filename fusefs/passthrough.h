@@ -33,7 +33,7 @@ struct file_opens {
         int backing_id;  /* > 0 while `fast` > 0, and perhaps while `idle` */
         unsigned fast, cached;
         atomic_uint writers; /* of the fast ones, those by which the kernel writes; changes under lock */
-        bool by_path; /* backing_id is of an O_PATH descriptor, which keeps nobody from anything */
+        bool by_path; /* backing_id is of file_open.path_fd, which keeps nobody from running the file */
         bool idle;    /* in the ring of idle ones */
 };
 
@@ -47,7 +47,7 @@ void passthrough_probe(struct k42_mount *mount);
 /* An open of `file` begins. */
 struct file_open {
         int fd;      /* open for I/O */
-        int path_fd; /* O_PATH, or -1 */
+        int path_fd; /* O_PATH, or open for reading and nothing else; or -1 */
         int flags;   /* as asked for */
         mode_t mode; /* the file's, if the caller knows it; else 0 */
 };
