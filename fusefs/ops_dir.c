@@ -3,8 +3,8 @@
  * Listing a directory.  The offsets are the backing file system's own cookies (d_off), so that
  * seekdir() and telldir() mean what they mean there and nothing is kept here between two requests.
  *
- * The two steps, lseek and getdents64, move the offset of the one backing descriptor, so they are
- * made under description.dir_lock; nothing else is.  Everything that getdents64 gives is used: its
+ * The two steps, lseek (if it is not there already) and getdents64, move the offset of the one backing
+ * descriptor, so they are made under description.dir_lock; nothing else is.  Everything that getdents64 gives is used: its
  * buffer is chosen so small that it fits into the answer, whose entries are larger.
  */
 #include <dirent.h>
@@ -95,7 +95,7 @@ static ssize_t read_entries(struct listing *l, void *dents, size_t size)
         ssize_t n;
 
         g_mutex_lock(&l->description->dir_lock);
-        n = fs_getdents(l->description->fd, l->offset, dents, size);
+        n = fs_getdents(l->description->fd, &l->description->dir_at, l->offset, dents, size);
         g_mutex_unlock(&l->description->dir_lock);
         return n;
 }
