@@ -222,7 +222,18 @@ int store_foreach_open_handle(struct store *s, uid_t uid_filter,
                               void (*fn)(const struct store_handle_row *row, void *data),
                               void *data)
 {
-        struct store_job job = {.uid_filter = uid_filter, .fn = fn, .data = data};
+        struct store_job job = {
+                .rows = STMT_OPEN_HANDLES, .uid_filter = uid_filter, .fn = fn, .data = data};
+
+        return run_job(s, &job);
+}
+
+int store_foreach_closed_handle(struct store *s, uid_t uid_filter,
+                                void (*fn)(const struct store_handle_row *row, void *data),
+                                void *data)
+{
+        struct store_job job = {
+                .rows = STMT_CLOSED_HANDLES, .uid_filter = uid_filter, .fn = fn, .data = data};
 
         return run_job(s, &job);
 }

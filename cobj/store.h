@@ -18,9 +18,9 @@
  * file and which are not inherited over fork: the daemon opens the store after its last fork, and
  * nothing else in it may open state.db.
  *
- * Locks: the writer calls ops->describe(), the client table and xobj_unref().  A thread that appends
- * to a full journal waits for the writer, so no lock that one of these takes may be held while a
- * handle or client is made or ended.
+ * Locks: the writer calls ops->describe(), the client table and xobj_unref().  A thread that
+ * appends to a full journal waits for the writer, so no lock that one of these takes may be held
+ * while a handle or client is made or ended.
  */
 #include <glib.h>
 #include <stdbool.h>
@@ -77,6 +77,7 @@ struct store_handle_row {
         int64_t pid, ppid, uid;
         const char *comm, *exe, *path, *type, *flags, *rights, *io_class, *sharing;
         double opened; /* seconds since the epoch */
+        double closed; /* the same; 0 in a handle that is open */
         uint64_t reads, read_bytes, writes, write_bytes;
 };
 
@@ -86,3 +87,9 @@ struct store_handle_row {
 int store_foreach_open_handle(struct store *store, uid_t uid_filter,
                               void (*fn)(const struct store_handle_row *row, void *data),
                               void *data);
+
+/* The same for the handles in handle_history, in the order in which they were closed; nothing when
+ * no history is kept. */
+int store_foreach_closed_handle(struct store *store, uid_t uid_filter,
+                                void (*fn)(const struct store_handle_row *row, void *data),
+                                void *data);

@@ -40,6 +40,7 @@ enum store_statement {
         STMT_HANDLES_CLEAR,
         STMT_CLIENTS_CLEAR,
         STMT_OPEN_HANDLES,
+        STMT_CLOSED_HANDLES, /* the same columns */
         STMT_COUNT,
 };
 
@@ -54,7 +55,8 @@ struct id_map {
 /* What a caller wants of the writer; on the caller's stack. */
 struct store_job {
         struct store_job *next;
-        uint64_t target; /* journal_head() at the call: so much must be in the database */
+        uint64_t target;           /* journal_head() at the call: so much must be in the database */
+        enum store_statement rows; /* which of them fn wants */
         uid_t uid_filter;
         void (*fn)(const struct store_handle_row *row, void *data); /* NULL: only sync */
         void *data;

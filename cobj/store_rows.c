@@ -568,7 +568,7 @@ static const char *text_at(sqlite3_stmt *stmt, int column)
 
 int rows_select(struct store *s, const struct store_job *job)
 {
-        sqlite3_stmt *stmt = s->statements[STMT_OPEN_HANDLES];
+        sqlite3_stmt *stmt = s->statements[job->rows];
         int rc;
 
         sqlite3_bind_int64(stmt, 1, job->uid_filter == (uid_t)-1 ? -1 : (int64_t)job->uid_filter);
@@ -592,6 +592,7 @@ int rows_select(struct store *s, const struct store_job *job)
                         .read_bytes = (uint64_t)sqlite3_column_int64(stmt, 15),
                         .writes = (uint64_t)sqlite3_column_int64(stmt, 16),
                         .write_bytes = (uint64_t)sqlite3_column_int64(stmt, 17),
+                        .closed = sqlite3_column_double(stmt, 18),
                 };
 
                 if (!row.handle) { /* out of memory while it was made */

@@ -107,8 +107,12 @@ static const char *const statement_sql[STMT_COUNT] = {
         [STMT_CLIENTS_CLEAR] = "DELETE FROM clients",
         [STMT_OPEN_HANDLES] =
                 "SELECT handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights,"
-                " class, sharing, opened, reads, read_bytes, writes, write_bytes"
+                " class, sharing, opened, reads, read_bytes, writes, write_bytes, NULL"
                 " FROM open_handles WHERE ?1 < 0 OR uid = ?1 ORDER BY opened, handle",
+        [STMT_CLOSED_HANDLES] =
+                "SELECT handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights,"
+                " class, sharing, opened, reads, read_bytes, writes, write_bytes, closed"
+                " FROM handle_history WHERE ?1 < 0 OR uid = ?1 ORDER BY seq",
 };
 /* clang-format on */
 

@@ -8,12 +8,22 @@
 #include "ctl/print.h"
 #include "ctl/verbs.h"
 
+static GPtrArray *collected; /* NULL: stderr */
+
+void ctl_complain_to(GPtrArray *lines)
+{
+        collected = lines;
+}
+
 static G_GNUC_PRINTF(1, 0) void complain(const char *format, va_list args)
 {
         g_autofree char *line = g_strdup_vprintf(format, args);
         g_autofree char *escaped = print_escape(line);
 
-        fprintf(stderr, "k42ctl: %s\n", escaped);
+        if (collected)
+                g_ptr_array_add(collected, g_steal_pointer(&escaped));
+        else
+                fprintf(stderr, "k42ctl: %s\n", escaped);
 }
 
 void ctl_complain(const char *format, ...)

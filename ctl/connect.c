@@ -479,9 +479,14 @@ static int receive_line(int fd, int timeout, GByteArray *line)
         }
 }
 
-/* Takes the answer apart; a line on stderr and EXIT_FAILED if it is an error or nonsense. */
-static int parse_answer(const char *name, const GByteArray *line, JsonNode **ret_result)
+const char *target_name(const struct target *target)
 {
+        return target->mountpoint ? target->mountpoint : target->state_dir;
+}
+
+int target_parse_answer(const struct target *target, const GByteArray *line, JsonNode **ret_result)
+{
+        const char *name = target_name(target);
         g_autoptr(JsonParser) parser = json_parser_new();
         JsonObject *answer;
         JsonNode *root, *ok, *result, *error;
@@ -512,10 +517,10 @@ nonsense:
         return EXIT_FAILED;
 }
 
-int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
-               const char *args, JsonNode **ret_result, pid_t *ret_pid)
+int target_ask_text(struct target *target, const struct ctl_options *options, const char *verb,
+                    const char *args, GByteArray **ret_line, pid_t *ret_pid)
 {
-        const char *name = target->mountpoint ? target->mountpoint : target->state_dir;
+        const char *name = target_name(target);
         g_autoptr(GByteArray) line = g_byte_array_new();
         g_autofree char *request = NULL;
         struct ucred cred = {0};
@@ -551,5 +556,17 @@ int target_ask(struct target *target, const struct ctl_options *options, const c
                 ctl_complain("%s: the daemon ended before it answered", name);
         else if (r < 0)
                 ctl_complain("%s: cannot read the daemon's answer: %s", name, g_strerror(-r));
-        return r < 0 ? EXIT_FAILED : parse_answer(name, line, ret_result);
+        if (r < 0)
+                return EXIT_FAILED;
+        *ret_line = g_steal_pointer(&line);
+        return EXIT_GOOD;
+}
+
+int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
+               const char *args, JsonNode **ret_result, pid_t *ret_pid)
+{
+        g_autoptr(GByteArray) line = NULL;
+        int r = target_ask_text(target, options, verb, args, &line, ret_pid);
+
+        return r == EXIT_GOOD ? target_parse_answer(target, line, ret_result) : r;
 }

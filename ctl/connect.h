@@ -48,6 +48,15 @@ int targets_find(const struct verb *verb, const struct ctl_options *options, uns
 int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
                const char *args, JsonNode **ret_result, pid_t *ret_pid);
 
+/* The two halves of it, for who reads a large answer in another way: the line as it came, without its
+ * newline (to be freed), and what is to be made of it. */
+int target_ask_text(struct target *target, const struct ctl_options *options, const char *verb,
+                    const char *args, GByteArray **ret_line, pid_t *ret_pid);
+int target_parse_answer(const struct target *target, const GByteArray *line, JsonNode **ret_result);
+
+/* What messages call it; borrowed. */
+const char *target_name(const struct target *target);
+
 /* True while a mount with this mount's device is in /proc/self/mountinfo. */
 bool target_mounted(const struct target *target);
 

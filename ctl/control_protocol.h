@@ -8,6 +8,9 @@
  *   {"verb":"list","args":{...}}\n
  *   {"ok":true,"result":...}\n      or      {"ok":false,"error":"one line"}\n
  *
+ * The answer begins exactly so, without blanks; CONTROL_RESULT_BEGIN is what a good one begins with.
+ * k42ctl reads rows from it without parsing the whole.
+ *
  * A request must not be longer than CONTROL_REQUEST_MAX bytes.  Verbs, their args and results:
  *
  *   list     {}                  -> [ HANDLE, … ]: the rows of the SQL view open_handles, in its
@@ -15,6 +18,8 @@
  *                                   With {"identity":true} each row has two more: "description", the id
  *                                   that IDENTIFY gives (lazy/protocol.h), and "inode"; null in a row
  *                                   whose handle has just ended
+ *   history  {}                  -> the same of the handles that were closed, in the order of closing, each
+ *                                   with one more, "closed"; an error when the daemon keeps no history
  *   show     {"handle":"I.G"}    -> HANDLE and "children":[HANDLE,…], "ancestors":[HANDLE or {"handle":…},…]
  *   stats    {}                  -> the stats object
  *   status   {}                  -> the status object
@@ -25,6 +30,7 @@
  */
 #define CONTROL_SOCKET_NAME "control"
 #define CONTROL_REQUEST_MAX 65536
+#define CONTROL_RESULT_BEGIN "{\"ok\":true,\"result\":"
 
 /* The directory name ID of a mount point: its absolute path without the leading '/', each other '/'
  * as '-', and bytes outside [A-Za-z0-9:_.] (and a leading '.') as \xHH, as systemd-escape --path does;

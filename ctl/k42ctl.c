@@ -7,14 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl/print.h"
+#include "ctl/column.h"
 #include "ctl/verbs.h"
 
 #define TIMEOUT_DEFAULT 10
 #define TIMEOUT_MAX     86400
 
 static const struct verb *const verbs[] = {
-        &verb_list, &verb_tree, &verb_show, &verb_stats, &verb_status, &verb_check, &verb_umount,
+        &verb_list, &verb_tree,  &verb_top,    &verb_history, &verb_graph,
+        &verb_show, &verb_stats, &verb_status, &verb_check,   &verb_umount,
 };
 
 static const struct verb *find_verb(const char *name)
@@ -40,14 +41,38 @@ static void print_help(void)
              "Exit status: 0 good, 1 failed (check: differences found), 2 usage.");
 }
 
+static void print_row_options(const struct row_verb *rows)
+{
+        if (rows->defaults)
+                puts("  -o, --output=COLUMN,…   what to show; +COLUMN,… beside what it shows "
+                     "anyway\n"
+                     "      --no-headings       leave out the first line");
+        puts("  -Q, --filter=EXPR       only rows that match, like -Q 'comm == \"tar\" and reads > "
+             "1K'\n"
+             "  -p, --pid=PID,…         only these processes");
+        if (rows->defaults)
+                puts(rows->readable ? "  -b, --bytes             exact numbers, without units"
+                                    : "  -H, --human-readable    numbers with units: 1.5K, 3m20s");
+        if (rows->formats)
+                puts("      --jsonl             print JSON, an object a line\n"
+                     "  -r, --raw               one blank between columns, \\x20 for those inside");
+}
+
 static int print_verb_help(const struct verb *verb)
 {
         printf("Usage: k42ctl %s [OPTION…] %s\n\n%s\n", verb->name, verb->arguments,
                verb->description);
-        if (verb->columns)
-                puts("\n  -o, --columns=COLUMN,…  what to show, of the keys that --json has\n"
-                     "  --no-headings           leave out the first line");
-        puts("\n  --json --state=DIR --timeout=SEC: see 'k42ctl help'");
+        puts("\nOptions:");
+        if (verb->entries_help)
+                fputs(verb->entries_help, stdout);
+        if (verb->rows)
+                print_row_options(verb->rows);
+        printf("  %s--state=DIR --timeout=SEC: see 'k42ctl help'\n",
+               verb->no_json ? "" : "--json ");
+        if (verb->rows) {
+                puts("\nColumns:");
+                columns_print_help(verb->rows->columns);
+        }
         return EXIT_GOOD;
 }
 
@@ -78,10 +103,49 @@ static int check_options(const struct verb *verb, const struct ctl_options *opti
                                        options->rest[verb->max_rest]);
         if (options->timeout < 1 || options->timeout > TIMEOUT_MAX)
                 return ctl_usage_error(verb->name, "--timeout takes 1 to %d seconds", TIMEOUT_MAX);
-        if (options->columns && options->json)
-                return ctl_usage_error(verb->name,
-                                       "either --json, which has all columns, or --columns");
+        if (options->json && verb->no_json)
+                return ctl_usage_error(verb->name, "there is no --json of it");
+        if (options->json + options->rows.jsonl + options->rows.raw > 1)
+                return ctl_usage_error(verb->name, "only one of --json, --jsonl and --raw");
         return EXIT_GOOD;
+}
+
+static void add_row_options(GOptionContext *context, const struct row_verb *verb,
+                            struct row_options *rows)
+{
+        const GOptionEntry choice[] = {
+                {"filter", 'Q', 0, G_OPTION_ARG_STRING_ARRAY, &rows->filters, NULL, NULL},
+                {"pid", 'p', 0, G_OPTION_ARG_STRING_ARRAY, &rows->pids, NULL, NULL},
+                {NULL, 0, 0, 0, NULL, NULL, NULL},
+        };
+        const GOptionEntry columns_of_text[] = {
+                {"output", 'o', 0, G_OPTION_ARG_STRING, &rows->columns, NULL, NULL},
+                {"columns", 0, 0, G_OPTION_ARG_STRING, &rows->columns, NULL, NULL},
+                {"no-headings", 0, 0, G_OPTION_ARG_NONE, &rows->no_headings, NULL, NULL},
+                {"human-readable", 'H', 0, G_OPTION_ARG_NONE, &rows->readable, NULL, NULL},
+                {"bytes", 'b', 0, G_OPTION_ARG_NONE, &rows->bytes, NULL, NULL},
+                {NULL, 0, 0, 0, NULL, NULL, NULL},
+        };
+        const GOptionEntry formats[] = {
+                {"jsonl", 0, 0, G_OPTION_ARG_NONE, &rows->jsonl, NULL, NULL},
+                {"raw", 'r', 0, G_OPTION_ARG_NONE, &rows->raw, NULL, NULL},
+                {NULL, 0, 0, 0, NULL, NULL, NULL},
+        };
+
+        g_option_context_add_main_entries(context, choice, NULL);
+        if (verb->defaults)
+                g_option_context_add_main_entries(context, columns_of_text, NULL);
+        if (verb->formats)
+                g_option_context_add_main_entries(context, formats, NULL);
+}
+
+static void clear_options(struct ctl_options *options)
+{
+        g_strfreev(options->rest);
+        g_strfreev(options->rows.filters);
+        g_strfreev(options->rows.pids);
+        g_free(options->rows.columns);
+        g_free(options->state_dir);
 }
 
 /* Parses the options of `verb` and runs it; `argv` begins after the verb's name. */
@@ -90,16 +154,11 @@ static int run_verb(const struct verb *verb, char **argv)
         struct ctl_options options = {.timeout = TIMEOUT_DEFAULT};
         gboolean wants_help = FALSE;
         const GOptionEntry common[] = {
-                {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, NULL, NULL},
+                {"json", 'J', 0, G_OPTION_ARG_NONE, &options.json, NULL, NULL},
                 {"state", 0, 0, G_OPTION_ARG_FILENAME, &options.state_dir, NULL, NULL},
                 {"timeout", 0, 0, G_OPTION_ARG_INT, &options.timeout, NULL, NULL},
                 {"help", 'h', 0, G_OPTION_ARG_NONE, &wants_help, NULL, NULL},
                 {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &options.rest, NULL, NULL},
-                {NULL, 0, 0, 0, NULL, NULL, NULL},
-        };
-        const GOptionEntry columns[] = {
-                {"columns", 'o', 0, G_OPTION_ARG_STRING, &options.columns, NULL, NULL},
-                {"no-headings", 0, 0, G_OPTION_ARG_NONE, &options.no_headings, NULL, NULL},
                 {NULL, 0, 0, 0, NULL, NULL, NULL},
         };
         g_autoptr(GOptionContext) context = g_option_context_new(NULL);
@@ -115,8 +174,10 @@ static int run_verb(const struct verb *verb, char **argv)
 
         g_option_context_set_help_enabled(context, FALSE);
         g_option_context_add_main_entries(context, common, NULL);
-        if (verb->columns)
-                g_option_context_add_main_entries(context, columns, NULL);
+        if (verb->rows)
+                add_row_options(context, verb->rows, &options.rows);
+        if (verb->entries)
+                g_option_context_add_main_entries(context, verb->entries, NULL);
         if (!g_option_context_parse_strv(context, &args, &error))
                 r = ctl_usage_error(verb->name, "%s", error->message);
         else if (wants_help)
@@ -128,9 +189,7 @@ static int run_verb(const struct verb *verb, char **argv)
                 if (r == EXIT_GOOD)
                         r = verb->run(verb, &options);
         }
-        g_strfreev(options.rest);
-        g_free(options.columns);
-        g_free(options.state_dir);
+        clear_options(&options);
         return r;
 }
 

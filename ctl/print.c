@@ -8,19 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const handle_columns[] = {
-        "handle", "parent",     "pid",    "ppid",        "uid",   "comm",    "exe",
-        "path",   "type",       "flags",  "rights",      "class", "sharing", "opened",
-        "reads",  "read_bytes", "writes", "write_bytes", NULL,
-};
-
-static const char *const number_columns[] = {
-        "pid", "ppid", "uid", "opened", "reads", "read_bytes", "writes", "write_bytes", NULL,
-};
-
-char *print_escape(const char *text)
+void print_append_escaped(GString *out, const char *text)
 {
-        g_autoptr(GString) out = g_string_new(NULL);
         bool utf8 = g_get_charset(NULL);
 
         for (const char *p = text; *p;) {
@@ -40,6 +29,13 @@ char *print_escape(const char *text)
                         g_string_append_printf(out, "\\u%04x", c);
                 p = g_utf8_next_char(p);
         }
+}
+
+char *print_escape(const char *text)
+{
+        g_autoptr(GString) out = g_string_new(NULL);
+
+        print_append_escaped(out, text);
         return g_string_free(g_steal_pointer(&out), FALSE);
 }
 
@@ -106,73 +102,6 @@ void print_json(JsonNode *node)
                 printf("%s\n%s", i ? "," : "", element);
         }
         puts(json_array_get_length(array) ? "\n]" : "]");
-}
-
-/* Columns that a terminal needs for it; combining marks take none, East Asian letters two. */
-static unsigned text_width(const char *text)
-{
-        unsigned width = 0;
-
-        for (const char *p = text; *p; p = g_utf8_next_char(p)) {
-                gunichar c = g_utf8_get_char(p);
-
-                if (!g_unichar_iszerowidth(c))
-                        width += g_unichar_iswide(c) ? 2 : 1;
-        }
-        return width;
-}
-
-static void print_cell(const char *text, unsigned width, bool right, bool last)
-{
-        unsigned have = text_width(text), pad = width > have ? width - have : 0;
-
-        if (right)
-                printf("%*s", (int)pad, "");
-        fputs(text, stdout);
-        if (!last)
-                printf("%*s", (int)(right ? 2 : pad + 2), "");
-}
-
-static char *cell_text(JsonObject *row, const char *column)
-{
-        g_autofree char *text = member_text(row, column);
-        char *escaped = print_escape(text);
-
-        if (*escaped)
-                return escaped;
-        g_free(escaped);
-        return g_strdup("-");
-}
-
-void print_table(JsonArray *rows, char **columns, bool headings)
-{
-        unsigned n = g_strv_length(columns), n_rows = json_array_get_length(rows);
-        g_autofree unsigned *widths = g_new0(unsigned, n);
-        g_autoptr(GPtrArray) cells = g_ptr_array_new_with_free_func(g_free);
-
-        for (unsigned c = 0; headings && c < n; c++)
-                widths[c] = (unsigned)strlen(columns[c]);
-        for (unsigned i = 0; i < n_rows; i++)
-                for (unsigned c = 0; c < n; c++) {
-                        char *cell = cell_text(json_array_get_object_element(rows, i), columns[c]);
-
-                        g_ptr_array_add(cells, cell);
-                        widths[c] = MAX(widths[c], text_width(cell));
-                }
-        for (unsigned c = 0; headings && c < n; c++) {
-                g_autofree char *heading = g_ascii_strup(columns[c], -1);
-
-                print_cell(heading, widths[c], g_strv_contains(number_columns, columns[c]),
-                           c + 1 == n);
-        }
-        if (headings)
-                putchar('\n');
-        for (unsigned i = 0; i < n_rows; i++) {
-                for (unsigned c = 0; c < n; c++)
-                        print_cell(cells->pdata[(size_t)i * n + c], widths[c],
-                                   g_strv_contains(number_columns, columns[c]), c + 1 == n);
-                putchar('\n');
-        }
 }
 
 void print_object(JsonObject *object, unsigned indent)

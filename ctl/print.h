@@ -7,12 +7,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The keys of a handle, in the order of the contract; NULL-terminated. */
-extern const char *const handle_columns[];
-
 /* `text` as a terminal may see it: control characters and what the locale's character set cannot
  * show become \uXXXX (and a backslash \\).  Free with g_free(). */
 char *print_escape(const char *text);
+/* The same, appended. */
+void print_append_escaped(GString *out, const char *text);
 
 /* A member as text, "" when it is missing or null; integers and strings as they are, `opened`-like
  * doubles with six digits.  Free with g_free(). */
@@ -24,10 +23,6 @@ const char *member_string(JsonObject *object, const char *key);
 
 /* The JSON as it came: an array with one element a line, anything else indented. */
 void print_json(JsonNode *node);
-
-/* A table of handles with these columns (NULL-terminated, each one of handle_columns or
- * "mountpoint"), aligned, numbers to the right.  `rows` must hold objects. */
-void print_table(JsonArray *rows, char **columns, bool headings);
 
 /* "key: value" lines, objects inside indented. */
 void print_object(JsonObject *object, unsigned indent);

@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 
+#include "ctl/column.h"
 #include "ctl/connect.h"
 #include "ctl/json_text.h"
 #include "ctl/print.h"
@@ -33,11 +34,11 @@ static void print_relatives(JsonObject *handle, const char *key)
 
 static void print_handle(JsonObject *handle)
 {
-        for (const char *const *column = handle_columns; *column; column++) {
-                g_autofree char *text = member_text(handle, *column);
+        for (unsigned i = 0; i <= COLUMN_WRITE_BYTES; i++) {
+                g_autofree char *text = member_text(handle, columns[i].name);
                 g_autofree char *shown = print_escape(text);
 
-                printf("%s: %s\n", *column, *shown ? shown : "-");
+                printf("%s: %s\n", columns[i].name, *shown ? shown : "-");
         }
         print_relatives(handle, "ancestors");
         print_relatives(handle, "children");

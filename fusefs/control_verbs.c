@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Verbs run in the threads of control.c's pool, several at a time.  They own nothing that outlives
- * the call; what they read is protected by its own parts.  Rows come from the store one by one and
- * become text at once, on the store's thread, while the verb waits.
+ * From a request to its answer, and the verbs that are not about handles.
  */
-#include "fusefs/control_verbs.h"
+#include "fusefs/control_private.h"
 
 #include <errno.h>
 #include <json-glib/json-glib.h>
@@ -22,340 +20,6 @@
 #include "fusefs/state_dir.h"
 
 #define REQUEST_DEPTH_MAX 8
-/* Lineage is as long as a chain of forks; more than this of it nobody reads. */
-#define ANCESTORS_MAX 1000
-
-struct call {
-        struct k42_mount *mount;
-        const struct control_peer *peer;
-        JsonObject *args; /* NULL: none given */
-        struct json_text *result;
-        const char *error; /* when a verb answers -EINVAL or the like with words of its own */
-        bool quit;
-};
-
-static uid_t uid_filter(const struct control_peer *peer)
-{
-        return peer->may_all ? (uid_t)-1 : peer->uid;
-}
-
-/* ---- one handle as JSON ---- */
-
-static void put_columns(struct json_text *text, const struct store_handle_row *row)
-{
-        json_text_key(text, "handle");
-        json_text_string(text, row->handle);
-        json_text_key(text, "parent");
-        json_text_string(text, row->parent);
-        json_text_key(text, "pid");
-        json_text_int(text, row->pid);
-        json_text_key(text, "ppid");
-        json_text_int(text, row->ppid);
-        json_text_key(text, "uid");
-        json_text_int(text, row->uid);
-        json_text_key(text, "comm");
-        json_text_string(text, row->comm);
-        json_text_key(text, "exe");
-        json_text_string(text, row->exe);
-        json_text_key(text, "path");
-        json_text_string(text, row->path);
-        json_text_key(text, "type");
-        json_text_string(text, row->type);
-        json_text_key(text, "flags");
-        json_text_string(text, row->flags);
-        json_text_key(text, "rights");
-        json_text_string(text, row->rights);
-        json_text_key(text, "class");
-        json_text_string(text, row->io_class);
-        json_text_key(text, "sharing");
-        json_text_string(text, row->sharing);
-        json_text_key(text, "opened");
-        json_text_seconds(text, row->opened);
-        json_text_key(text, "reads");
-        json_text_uint(text, row->reads);
-        json_text_key(text, "read_bytes");
-        json_text_uint(text, row->read_bytes);
-        json_text_key(text, "writes");
-        json_text_uint(text, row->writes);
-        json_text_key(text, "write_bytes");
-        json_text_uint(text, row->write_bytes);
-}
-
-static void put_row(struct json_text *text, const struct store_handle_row *row)
-{
-        json_text_open(text, '{');
-        put_columns(text, row);
-        json_text_close(text, '}');
-}
-
-/* ---- list ---- */
-
-struct identity {
-        uint64_t handle, description, ino;
-};
-
-struct listing {
-        struct json_text *text;
-        bool identity;
-        struct identity *identities; /* sorted by handle */
-        size_t n, room;
-        bool failed;
-};
-
-static int compare_identity(const void *a, const void *b)
-{
-        const struct identity *x = a, *y = b;
-
-        return x->handle < y->handle ? -1 : x->handle > y->handle;
-}
-
-static void collect_identity(struct xobj *xobj, void *data)
-{
-        struct listing *listing = data;
-        const struct open_client_data *open_data = (const void *)xobj_client_data(xobj);
-        dev_t dev;
-        ino_t ino;
-
-        if (listing->n == listing->room) {
-                size_t room = listing->room ? listing->room * 2 : 256;
-                struct identity *grown = reallocarray(listing->identities, room, sizeof(*grown));
-
-                if (!grown) {
-                        listing->failed = true;
-                        return;
-                }
-                listing->identities = grown;
-                listing->room = room;
-        }
-        node_identity(xobj_object(xobj), &dev, &ino);
-        listing->identities[listing->n++] = (struct identity){
-                .handle = xobj_token(xobj),
-                .description = open_data->description->id,
-                .ino = ino,
-        };
-}
-
-static void put_identity(struct listing *listing, const char *handle)
-{
-        struct identity key = {0}, *found = NULL;
-        char id[ID_STRING_MAX];
-
-        if (id_parse(handle, &key.handle) == 0 && listing->n > 0)
-                found = bsearch(&key, listing->identities, listing->n, sizeof(key),
-                                compare_identity);
-        json_text_key(listing->text, "description");
-        json_text_string(listing->text, found ? id_format(found->description, id) : NULL);
-        json_text_key(listing->text, "inode");
-        if (found)
-                json_text_uint(listing->text, found->ino);
-        else
-                json_text_null(listing->text);
-}
-
-static void list_row(const struct store_handle_row *row, void *data)
-{
-        struct listing *listing = data;
-
-        json_text_open(listing->text, '{');
-        put_columns(listing->text, row);
-        if (listing->identity)
-                put_identity(listing, row->handle);
-        json_text_close(listing->text, '}');
-}
-
-static bool wants_identity(JsonObject *args)
-{
-        JsonNode *node = args ? json_object_get_member(args, "identity") : NULL;
-
-        return node && JSON_NODE_HOLDS_VALUE(node) &&
-               json_node_get_value_type(node) == G_TYPE_BOOLEAN && json_node_get_boolean(node);
-}
-
-static int verb_list(struct call *call)
-{
-        struct listing listing = {.text = call->result, .identity = wants_identity(call->args)};
-        int r;
-
-        reconcile_handles(call->mount);
-        if (listing.identity) {
-                cobj_foreach_handle(call->mount->cobj, collect_identity, &listing);
-                if (listing.n > 0)
-                        qsort(listing.identities, listing.n, sizeof(struct identity),
-                              compare_identity);
-        }
-        json_text_open(call->result, '[');
-        r = listing.failed ? -ENOMEM
-                           : store_foreach_open_handle(call->mount->store, uid_filter(call->peer),
-                                                       list_row, &listing);
-        json_text_close(call->result, ']');
-        free(listing.identities);
-        return r;
-}
-
-/* ---- show ---- */
-
-/* Two passes over the rows, so that only the few that are wanted are ever kept. */
-struct lineage {
-        uint64_t handle, parent; /* 0: none */
-};
-
-struct showing {
-        uint64_t wanted;
-        struct lineage *all;
-        size_t n, room;
-        uint64_t ancestors[ANCESTORS_MAX]; /* nearest first */
-        struct json_text ancestor_texts[ANCESTORS_MAX];
-        size_t n_ancestors;
-        struct json_text self, children;
-        bool failed;
-};
-typedef struct showing K42Showing;
-
-static void showing_free(struct showing *showing)
-{
-        for (size_t i = 0; i < showing->n_ancestors; i++)
-                json_text_clear(&showing->ancestor_texts[i]);
-        json_text_clear(&showing->self);
-        json_text_clear(&showing->children);
-        free(showing->all);
-        free(showing);
-}
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Showing, showing_free)
-
-static uint64_t parse_or_none(const char *handle)
-{
-        uint64_t id;
-
-        return handle && id_parse(handle, &id) == 0 ? id : ID_NONE;
-}
-
-static void lineage_row(const struct store_handle_row *row, void *data)
-{
-        struct showing *showing = data;
-
-        if (showing->n == showing->room) {
-                size_t room = showing->room ? showing->room * 2 : 256;
-                struct lineage *grown = reallocarray(showing->all, room, sizeof(*grown));
-
-                if (!grown) {
-                        showing->failed = true;
-                        return;
-                }
-                showing->all = grown;
-                showing->room = room;
-        }
-        showing->all[showing->n++] =
-                (struct lineage){parse_or_none(row->handle), parse_or_none(row->parent)};
-}
-
-static int compare_lineage(const void *a, const void *b)
-{
-        const struct lineage *x = a, *y = b;
-
-        return x->handle < y->handle ? -1 : x->handle > y->handle;
-}
-
-static const struct lineage *find_lineage(struct showing *showing, uint64_t handle)
-{
-        struct lineage key = {.handle = handle};
-
-        return showing->n == 0
-                       ? NULL
-                       : bsearch(&key, showing->all, showing->n, sizeof(key), compare_lineage);
-}
-
-static void find_ancestors(struct showing *showing)
-{
-        const struct lineage *at = find_lineage(showing, showing->wanted);
-
-        while (at && at->parent != ID_NONE && showing->n_ancestors < ANCESTORS_MAX) {
-                showing->ancestors[showing->n_ancestors++] = at->parent;
-                at = find_lineage(showing, at->parent);
-        }
-}
-
-static void show_row(const struct store_handle_row *row, void *data)
-{
-        struct showing *showing = data;
-        uint64_t handle = parse_or_none(row->handle);
-
-        if (handle == showing->wanted) {
-                put_columns(&showing->self, row);
-                return;
-        }
-        if (parse_or_none(row->parent) == showing->wanted)
-                put_row(&showing->children, row);
-        for (size_t i = 0; i < showing->n_ancestors; i++)
-                if (showing->ancestors[i] == handle && showing->ancestor_texts[i].length == 0)
-                        put_row(&showing->ancestor_texts[i], row);
-}
-
-static void put_show(struct json_text *result, struct showing *showing)
-{
-        char id[ID_STRING_MAX];
-
-        json_text_open(result, '{');
-        json_text_value(result, &showing->self);
-        json_text_key(result, "children");
-        json_text_open(result, '[');
-        if (showing->children.length > 0)
-                json_text_value(result, &showing->children);
-        json_text_close(result, ']');
-        json_text_key(result, "ancestors");
-        json_text_open(result, '[');
-        for (size_t i = 0; i < showing->n_ancestors; i++) {
-                if (showing->ancestor_texts[i].length > 0) {
-                        json_text_value(result, &showing->ancestor_texts[i]);
-                        continue;
-                }
-                /* closed, or somebody else's */
-                json_text_open(result, '{');
-                json_text_key(result, "handle");
-                json_text_string(result, id_format(showing->ancestors[i], id));
-                json_text_close(result, '}');
-        }
-        json_text_close(result, ']');
-        json_text_close(result, '}');
-        if (showing->children.failed)
-                result->failed = true;
-}
-
-static int verb_show(struct call *call)
-{
-        g_autoptr(K42Showing) showing = calloc(1, sizeof(*showing));
-        JsonNode *node = call->args ? json_object_get_member(call->args, "handle") : NULL;
-        const char *handle = NULL;
-        int r;
-
-        if (node && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING)
-                handle = json_node_get_string(node);
-        if (!showing)
-                return -ENOMEM;
-        if (!handle || id_parse(handle, &showing->wanted) < 0) {
-                call->error = "a handle is written INDEX.GENERATION, as list shows it";
-                return -EINVAL;
-        }
-        reconcile_handles(call->mount);
-        r = store_foreach_open_handle(call->mount->store, uid_filter(call->peer), lineage_row,
-                                      showing);
-        if (r < 0)
-                return r;
-        if (showing->failed)
-                return -ENOMEM;
-        if (showing->n > 0)
-                qsort(showing->all, showing->n, sizeof(*showing->all), compare_lineage);
-        find_ancestors(showing);
-        r = store_foreach_open_handle(call->mount->store, uid_filter(call->peer), show_row,
-                                      showing);
-        if (r < 0)
-                return r;
-        if (showing->self.length == 0) {
-                call->error = "no such handle is open";
-                return -ENOENT;
-        }
-        put_show(call->result, showing);
-        return 0;
-}
 
 /* ---- stats and status ---- */
 
@@ -541,8 +205,9 @@ static const struct verb {
         int (*run)(struct call *call); /* 0 or -errno */
         bool for_all;                  /* anybody may ask; rows are filtered */
 } verbs[] = {
-        {"list", verb_list, true},     {"show", verb_show, true},  {"stats", verb_stats, true},
-        {"status", verb_status, true}, {"sync", verb_sync, false}, {"umount", verb_umount, false},
+        {"history", verb_history, true}, {"list", verb_list, true},     {"show", verb_show, true},
+        {"stats", verb_stats, true},     {"status", verb_status, true}, {"sync", verb_sync, false},
+        {"umount", verb_umount, false},
 };
 
 static const struct verb *find_verb(const char *name)
@@ -593,8 +258,7 @@ bool control_serve(struct k42_mount *mount, const struct control_peer *peer, con
                    size_t length, struct json_text *answer)
 {
         g_autoptr(JsonParser) parser = NULL;
-        g_auto(K42JsonText) result = JSON_TEXT_INIT;
-        struct call call = {.mount = mount, .peer = peer, .result = &result};
+        struct call call = {.mount = mount, .peer = peer, .result = answer};
         const struct verb *verb;
         const char *error;
         int r;
@@ -618,16 +282,15 @@ bool control_serve(struct k42_mount *mount, const struct control_peer *peer, con
                 control_refuse(answer, g_strerror(EPERM));
                 return false;
         }
-        r = verb->run(&call);
-        if (r < 0) {
-                control_refuse(answer, call.error ? call.error : g_strerror(-r));
-                return false;
-        }
         json_text_open(answer, '{');
         json_text_key(answer, "ok");
         json_text_bool(answer, true);
         json_text_key(answer, "result");
-        json_text_value(answer, &result);
+        r = verb->run(&call);
+        if (r < 0) { /* forgets what is in the answer so far */
+                control_refuse(answer, call.error ? call.error : g_strerror(-r));
+                return false;
+        }
         json_text_close(answer, '}');
         json_text_raw(answer, "\n", 1);
         if (answer->failed)

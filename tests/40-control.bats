@@ -73,6 +73,8 @@ assert isinstance(v[0]["opened"], float) and v[0]["rights"].startswith("r")'
     [ "${lines[0]}" = "$HOLDER  /new\\u000aline\\u001b[31m" ]
     run -2 ctl list -o pid,nonsense "$S/mnt"
     [[ $output == *nonsense* ]]
+    run -2 ctl history -o tree_reads "$S/mnt"
+    [[ $output == *"not one of this verb"* ]]
 }
 
 @test "an empty mount lists nothing and stays empty: k42ctl leaves no handle and no request" {
@@ -179,8 +181,8 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
     HOLDERS+=("$(pgrep -P "$parent")")
     run -0 ctl tree "$S/mnt"
     echo "$output"
-    [ "${#lines[@]}" = 2 ]
-    [[ ${lines[1]} == [\`└]* ]]
+    [ "${#lines[@]}" = 3 ]
+    [[ ${lines[2]} == [\`└]* ]]
     LC_ALL=C ctl tree "$S/mnt" | grep -q '^`- '
     ctl tree --json "$S/mnt" | P=$parent json '
 import os
@@ -242,8 +244,8 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
 
 @test "wrong calls: one line, exit status 2" {
     local words
-    for words in "" "nonsense" "list --nonsense" "list a b" "show" "show 1.1 a b" "umount" "stats --columns=pid" \
-        "status --timeout=0" "status --timeout=x" "--json list" "help nonsense" "list --json -o pid" "list -o ,"; do
+    for words in "" "nonsense" "list --nonsense" "stats a b" "show" "show 1.1 a b" "umount" "stats --columns=pid" \
+        "status --timeout=0" "status --timeout=x" "--json list" "help nonsense" "list --json --raw" "list -o ," "list -Q pid==" "graph --json" "list -p x"; do
         # shellcheck disable=SC2086
         run -2 ctl $words
         [ "${#lines[@]}" = 1 ] || { echo "for '$words': $output"; false; }
@@ -255,7 +257,7 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
     run -0 ctl --version
     [[ $output == "k42ctl "* ]]
     run -0 ctl help
-    for v in list tree show stats status check umount; do
+    for v in list tree top history graph show stats status check umount; do
         [[ $output == *"$v"* ]]
         ctl help "$v" | grep -q "^Usage: k42ctl $v"
         ctl "$v" --help | grep -q "^Usage: k42ctl $v"

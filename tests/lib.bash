@@ -10,6 +10,9 @@
 
 bats_require_minimum_version 1.5.0
 
+# Debian's programs, not what somebody has put before them (a wrapper of python3 costs more than most tests).
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
+
 K42_TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 K42_TOP=$(dirname "$K42_TESTS")
 K42_BUILD=$(cd "${K42_BUILD:-$K42_TOP/build}" && pwd)

@@ -2,10 +2,10 @@
 # The Debian packages that the project needs.  Sourced by ./demo and ./test.
 
 K42_BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkgconf fuse3 libfuse3-dev libglib2.0-dev
-    libjson-glib-dev libsqlite3-dev)
+    libjson-glib-dev libsqlite3-dev libncurses-dev)
 K42_DEMO_PACKAGES=(sqlite3 python3-minimal python3 util-linux procps)
 K42_TEST_PACKAGES=(bats acl attr rsync perl git python3 sqlite3 e2fsprogs util-linux procps
-    strace make binutils mandoc xz-utils)
+    strace make binutils mandoc xz-utils graphviz)
 
 # k42_need PACKAGE…: installs what is missing, when root; otherwise says what to install and fails.
 k42_need() {

@@ -295,6 +295,22 @@ int store_foreach_open_handle(struct store *store, uid_t uid_filter,
         return fake_store_error;
 }
 
+int store_foreach_closed_handle(struct store *store, uid_t uid_filter,
+                                void (*fn)(const struct store_handle_row *row, void *data),
+                                void *data)
+{
+        struct store_handle_row row = {.handle = "1.9",
+                                       .uid = 4242,
+                                       .path = fake_path,
+                                       .opened = 100,
+                                       .closed = 102.5,
+                                       .read_bytes = 7};
+
+        if (fake_store_error == 0 && (uid_filter == (uid_t)-1 || uid_filter == 4242))
+                fn(&row, data);
+        return fake_store_error;
+}
+
 /* ---- ids ---- */
 
 const char *id_format(uint64_t id, char buf[static ID_STRING_MAX])

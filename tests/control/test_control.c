@@ -191,6 +191,24 @@ static void test_list(struct fixture *f, const void *data)
         g_assert_cmpint(json_object_get_int_member(row, "write_bytes"), ==, 4);
 }
 
+static void test_history(struct fixture *f, const void *data)
+{
+        g_autoptr(JsonNode) none = NULL, answer = NULL;
+        JsonArray *rows;
+        JsonObject *row;
+
+        none = ask(f, "{\"verb\":\"history\"}\n");
+        g_assert_cmpstr(json_object_get_string_member(json_node_get_object(none), "error"), ==,
+                        "no history is kept: mount with -o history=N");
+        f->mount.options.history = 10;
+        answer = ask(f, "{\"verb\":\"history\"}\n");
+        rows = json_object_get_array_member(json_node_get_object(answer), "result");
+        g_assert_cmpuint(json_array_get_length(rows), ==, 1);
+        row = json_array_get_object_element(rows, 0);
+        expect_keys(row, HANDLE_KEYS " closed");
+        g_assert_cmpfloat(json_object_get_double_member(row, "closed"), ==, 102.5);
+}
+
 static void test_list_identity(struct fixture *f, const void *data)
 {
         g_autoptr(JsonNode) answer = NULL;
@@ -496,6 +514,7 @@ int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
         ADD("list", test_list);
+        ADD("history", test_history);
         ADD("list-identity", test_list_identity);
         ADD("show", test_show);
         ADD("stats-and-status", test_stats_and_status);

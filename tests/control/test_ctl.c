@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The parts of k42ctl that need no daemon: the comparison of check, the tree, mountinfo, escaping.
+ * The parts of k42ctl that need no daemon: the comparison of check, mountinfo, escaping.
  */
 #include <glib.h>
 #include <json-glib/json-glib.h>
@@ -10,7 +10,6 @@
 #include "ctl/check.h"
 #include "ctl/connect.h"
 #include "ctl/print.h"
-#include "ctl/tree.h"
 
 static JsonNode *parse(const char *text)
 {
@@ -184,96 +183,6 @@ static void test_passing_differences(void)
         g_assert_true(g_hash_table_contains(second->differences, "row 2.1"));
 }
 
-/* ---- tree ---- */
-
-#define NODE(handle, parent)                                                                       \
-        "{\"handle\":\"" handle "\",\"parent\":" parent                                            \
-        ",\"pid\":1,\"comm\":\"c\",\"path\":\"/p\","                                               \
-        "\"reads\":2,\"read_bytes\":3,\"writes\":4,\"write_bytes\":5}"
-#define LABEL "  1 c /p  reads 2/3  writes 4/5\n"
-
-static void expect_tree(const char *rows, bool utf8, const char *expected)
-{
-        g_autoptr(JsonNode) node = parse(rows);
-        g_autoptr(GString) text = g_string_new(NULL);
-
-        tree_text(json_node_get_array(node), utf8, text);
-        g_assert_cmpstr(text->str, ==, expected);
-}
-
-static void test_tree(void)
-{
-        const char *rows = "[" NODE("1.1", "null") "," NODE("2.1", "\"1.1\"") "," NODE(
-                "3.1", "\"2.1\"") "," NODE("4.1", "\"1.1\"") "," NODE("5.1", "\"9.9\"") "]";
-
-        expect_tree(rows, false,
-                    "1.1" LABEL "|- 2.1" LABEL "|  `- 3.1" LABEL "`- 4.1" LABEL "5.1" LABEL);
-        expect_tree(rows, true,
-                    "1.1" LABEL "├─ 2.1" LABEL "│  └─ 3.1" LABEL "└─ 4.1" LABEL "5.1" LABEL);
-        expect_tree("[]", false, "");
-}
-
-/* A child that comes before its parent, and circles. */
-static void test_tree_odd(void)
-{
-        expect_tree("[" NODE("2.1", "\"1.1\"") "," NODE("1.1", "null") "]", false,
-                    "1.1" LABEL "`- 2.1" LABEL);
-        expect_tree("[" NODE("1.1", "\"1.1\"") "]", false, "1.1" LABEL);
-        expect_tree("[" NODE("1.1", "\"2.1\"") "," NODE("2.1", "\"1.1\"") "," NODE("3.1",
-                                                                                   "\"2.1\"") "]",
-                    false, "1.1" LABEL "`- 2.1" LABEL "   `- 3.1" LABEL);
-}
-
-static void test_tree_json(void)
-{
-        g_autoptr(JsonNode) rows =
-                parse("[" NODE("1.1", "null") "," NODE("2.1", "\"1.1\"") "," NODE(
-                        "3.1", "\"2.1\"") "," NODE("4.1", "\"1.1\"") "," NODE("5.1",
-                                                                              "null") ",{}]");
-        g_autoptr(GString) text = g_string_new(NULL);
-        g_autoptr(JsonNode) node = NULL;
-        JsonArray *top, *children;
-
-        tree_json(json_node_get_array(rows), text);
-        node = parse(text->str);
-        top = json_node_get_array(node);
-        g_assert_cmpuint(json_array_get_length(top), ==, 3);
-        children = json_object_get_array_member(json_array_get_object_element(top, 0), "children");
-        g_assert_cmpuint(json_array_get_length(children), ==, 2);
-        g_assert_cmpstr(
-                json_object_get_string_member(json_array_get_object_element(children, 1), "handle"),
-                ==, "4.1");
-        children = json_object_get_array_member(json_array_get_object_element(children, 0),
-                                                "children");
-        g_assert_cmpstr(
-                json_object_get_string_member(json_array_get_object_element(children, 0), "handle"),
-                ==, "3.1");
-        g_assert_cmpint(
-                json_object_get_int_member(json_array_get_object_element(top, 1), "read_bytes"), ==,
-                3);
-}
-
-/* A chain as long as many forks one after the other: nothing recurses. */
-static void test_tree_deep(void)
-{
-        enum { DEEP = 20000 };
-        g_autoptr(JsonArray) rows = json_array_new();
-        g_autoptr(GString) json = g_string_new(NULL);
-
-        for (int i = 1; i <= DEEP; i++) {
-                JsonObject *row = json_object_new();
-                g_autofree char *handle = g_strdup_printf("%d.1", i);
-                g_autofree char *parent = g_strdup_printf("%d.1", i - 1);
-
-                json_object_set_string_member(row, "handle", handle);
-                json_object_set_string_member(row, "parent", parent);
-                json_array_add_object_element(rows, row);
-        }
-        tree_json(rows, json);
-        g_assert_true(strstr(json->str, "\"20000.1\"") != NULL);
-        g_assert_true(g_str_has_suffix(json->str, "]}]}]}\n]\n"));
-}
-
 /* ---- the rest ---- */
 
 static void test_mountinfo(void)
@@ -330,10 +239,6 @@ int main(int argc, char **argv)
         g_test_add_func("/check/inexact", test_inexact);
         g_test_add_func("/check/closed-off-and-unowned", test_closed_off_and_unowned);
         g_test_add_func("/check/passing-differences", test_passing_differences);
-        g_test_add_func("/tree/text", test_tree);
-        g_test_add_func("/tree/odd", test_tree_odd);
-        g_test_add_func("/tree/json", test_tree_json);
-        g_test_add_func("/tree/deep", test_tree_deep);
         g_test_add_func("/connect/mountinfo", test_mountinfo);
         g_test_add_func("/print/escape", test_escape);
         return g_test_run();

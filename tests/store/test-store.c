@@ -255,6 +255,36 @@ static void see_row(const struct store_handle_row *row, void *data)
                                row->io_class, row->sharing, (unsigned)row->reads);
 }
 
+/* Counts the rows; each is whole, and closed after the one before it. */
+static void see_closed(const struct store_handle_row *row, void *data)
+{
+        struct seen *seen = data;
+
+        g_assert_cmpfloat(row->closed, >=, row->opened);
+        g_assert_cmpfloat(row->closed, >=, seen->last_opened);
+        g_assert_nonnull(row->handle);
+        seen->last_opened = row->closed;
+        seen->n++;
+}
+
+static void test_foreach_closed(struct fixture *f, gconstpointer data)
+{
+        struct seen seen = {0};
+        xhandle a = give(f, 1, NULL, O_RDONLY, XHANDLE_NONE), b = give(f, 2, NULL, O_RDWR, a);
+
+        give(f, 3, NULL, O_RDONLY, XHANDLE_NONE); /* stays open */
+        xobj_free(f->cobj, b);
+        xobj_free(f->cobj, a);
+        g_assert_cmpint(store_foreach_closed_handle(f->store, (uid_t)-1, see_closed, &seen), ==, 0);
+        g_assert_cmpuint(seen.n, ==, 2);
+        seen.last_opened = 0;
+        g_assert_cmpint(store_foreach_closed_handle(f->store, getuid(), see_closed, &seen), ==, 0);
+        g_assert_cmpuint(seen.n, ==, 4);
+        g_assert_cmpint(store_foreach_closed_handle(f->store, getuid() + 1, see_closed, &seen), ==,
+                        0);
+        g_assert_cmpuint(seen.n, ==, 4);
+}
+
 static struct client *client_of_user(struct fixture *f, uid_t uid, pid_t *ret_pid)
 {
         struct client *client = NULL;
@@ -559,6 +589,7 @@ int main(int argc, char **argv)
         ADD("by-itself", NULL, test_by_itself);
         ADD("idle", NULL, test_idle);
         ADD("history", &with_history, test_history);
+        ADD("foreach-closed", &with_history, test_foreach_closed);
         ADD("foreach", NULL, test_foreach);
         ADD("users", NULL, test_users);
         ADD("clients", NULL, test_clients);
