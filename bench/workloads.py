@@ -79,6 +79,8 @@ class Run:
 
     def k42bench(self, *words, shim=False, timeout=180):
         env = dict(os.environ, LD_PRELOAD=program("shim")) if shim else None
+        if env:
+            env["K42_FORK"] = "private" if shim == "private" else "shared"
         output = self.command([program("k42bench"), *map(str, words)], env=env, timeout=timeout)[1]
         return {name: float(value) for name, value in map(str.split, output.splitlines())}
 
@@ -250,6 +252,30 @@ def _is_k42fs_or_native(peer):
           runs_on=_is_k42fs_or_native)
 def _fork_touch_shim(run):
     _fork(run, "touch", "fork_shim", shim=True)
+
+
+@workload("fork-exit-private", _fork_rows("fork_private", "fork + exit, private mode"), ["files"],
+          runs_on=_is_k42fs_or_native)
+def _fork_exit_private(run):
+    _fork(run, "exit", "fork_private", shim="private")
+
+
+@workload("fork-touch-private", _fork_rows("fork_private_touch", "fork + touch all, private mode"), ["files"],
+          runs_on=_is_k42fs_or_native)
+def _fork_touch_private(run):
+    _fork(run, "touch", "fork_private_touch", shim="private")
+
+
+# What a read costs in a forked child after its first touch: in shared mode and in private mode.
+@workload("child-read", [
+    Row("child_read_shared", "4k read in a forked child, shared mode", "µs", LOWER, "shim"),
+    Row("child_read_private", "4k read in a forked child, private mode", "µs", LOWER, "shim")],
+          ["data"], runs_on=_is_k42fs_or_native)
+def _child_read(run):
+    for mode in ("shared", "private"):
+        run.put(f"child_read_{mode}", min(
+            run.k42bench("childread", run.path("data", "fio"), run.sizes.reads, shim=mode)["read"]
+            for _ in range(3)))
 
 
 def _is_mounted(peer):

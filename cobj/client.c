@@ -31,10 +31,7 @@
 #include <unistd.h>
 
 #include "cobj/client_private.h"
-#include "cobj/id_table.h"
-#include "cobj/proc_info.h"
 
-#define BUCKETS     1024       /* a power of two */
 #define CLIENTS_MAX (1u << 22) /* PID_MAX_LIMIT */
 #define THREADS_MAX 256        /* cached thread ids of one client */
 #define EVENTS      64
@@ -46,25 +43,9 @@ struct client_thread {
         struct client_thread *next_by_tid, *next_of_client;
 };
 
-struct client_table {
-        client_notice_fn appeared, exited; /* constant */
-        void *data;
-        int proc_fd, epoll_fd, stop_fd; /* constant */
-        pthread_t watcher;
-        bool watching;
-        struct client *nobody; /* pid 0; constant */
-        struct id_table *ids;
-        atomic_uint living;
-
-        GMutex create_lock; /* one new client at a time is told of and put into the maps */
-        GMutex lock;        /* protects the maps and what chains through them; a leaf */
-        struct client *by_pid[BUCKETS];
-        struct client_thread *by_tid[BUCKETS];
-};
-
 static unsigned bucket_of(pid_t id)
 {
-        return (unsigned)id & (BUCKETS - 1);
+        return (unsigned)id & (CLIENT_BUCKETS - 1);
 }
 
 struct client *client_ref(struct client *client)
@@ -77,8 +58,9 @@ void client_unref(struct client *client)
 {
         if (!client || atomic_fetch_sub_explicit(&client->refs, 1, memory_order_acq_rel) != 1)
                 return;
-        if (client->pidfd >= 0)
-                close(client->pidfd);
+        if (atomic_load(&client->pidfd) >= 0)
+                close(atomic_load(&client->pidfd));
+        keep_free(client->table->keep, client->kept);
         g_mutex_clear(&client->lock);
         free(client->comm);
         free(client->exe);
@@ -105,12 +87,13 @@ static bool pidfd_ended(int pidfd)
 /* Asks the kernel, without trusting what the table believes. */
 static bool process_gone(const struct client *client)
 {
+        const int pidfd = atomic_load(&client->pidfd);
         const pid_t pid = client->info.pid;
         uint64_t start_time;
         int r;
 
-        if (client->pidfd >= 0)
-                return pidfd_ended(client->pidfd);
+        if (pidfd >= 0)
+                return pidfd_ended(pidfd);
         r = proc_start_time(client->table->proc_fd, pid, &start_time);
         if (r == 0)
                 return client->info.start_time != 0 && start_time != client->info.start_time;
@@ -154,19 +137,31 @@ static char *dup_locked(struct client *client, char **text)
         return copy;
 }
 
+/* Of a client that was taken over nobody has read them yet. */
+static void refresh_first(struct client *client)
+{
+        bool known;
+
+        g_mutex_lock(&client->lock);
+        known = client->comm || client->exe;
+        g_mutex_unlock(&client->lock);
+        if (!known && client_alive(client))
+                client_refresh(client);
+}
+
 char *client_dup_comm(struct client *client)
 {
+        refresh_first(client);
         return dup_locked(client, &client->comm);
 }
 
 char *client_dup_exe(struct client *client)
 {
+        refresh_first(client);
         return dup_locked(client, &client->exe);
 }
 
-/* A client with one reference, not in the maps; takes over `pidfd` on success. */
-static struct client *client_make(struct client_table *table, const struct proc_info *info,
-                                  int pidfd)
+struct client *client_make(struct client_table *table, struct kept_client *kept, int pidfd)
 {
         struct client *client = calloc(1, sizeof *client);
 
@@ -176,14 +171,10 @@ static struct client *client_make(struct client_table *table, const struct proc_
         g_queue_init(&client->handles);
         atomic_init(&client->refs, 1);
         atomic_init(&client->alive, true);
+        atomic_init(&client->pidfd, pidfd);
         client->table = table;
-        client->pidfd = pidfd;
-        client->info = (struct client_info){
-                .pid = info->pid,
-                .ppid = info->ppid,
-                .uid = info->uid,
-                .start_time = info->start_time,
-        };
+        client->kept = kept;
+        client->info = kept->info;
         return client;
 }
 
@@ -251,14 +242,14 @@ out:
         g_mutex_unlock(&table->lock);
 }
 
-/* The client's process has ended.  Whoever comes first does it. */
-static void client_end(struct client *client)
+void client_end(struct client *client)
 {
         struct client_table *table = client->table;
         struct client **at;
 
         if (!atomic_exchange(&client->alive, false))
                 return;
+        atomic_store(&client->kept->ended, 1); /* before the id can be another's */
         id_table_free(table->ids, client->info.id);
         g_mutex_lock(&table->lock);
         at = &table->by_pid[bucket_of(client->info.pid)];
@@ -313,21 +304,28 @@ static struct client *find_checked(struct client_table *table, pid_t tid)
         return NULL;
 }
 
-static void watch(struct client_table *table, struct client *client)
+void client_watch(struct client *client)
 {
+        const int pidfd = atomic_load(&client->pidfd);
         struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = client->info.id};
 
-        if (client->pidfd < 0)
+        if (pidfd < 0)
                 return;
-        if (epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, client->pidfd, &event) == 0)
+        if (epoll_ctl(client->table->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) == 0)
                 atomic_store(&client->watched, true);
         else
                 g_info("process %d: its exit will be noticed late: %s", (int)client->info.pid,
                        g_strerror(errno));
 }
 
+void client_table_locked_add_pid(struct client_table *table, struct client *client)
+{
+        client->next_by_pid = table->by_pid[bucket_of(client->info.pid)];
+        table->by_pid[bucket_of(client->info.pid)] = client;
+}
+
 /* The living client of the process that `info` is about: a reference, or NULL. */
-static struct client *find_process(struct client_table *table, const struct proc_info *info)
+static struct client *find_process(struct client_table *table, const struct client_info *info)
 {
         struct client *client;
 
@@ -345,31 +343,30 @@ static struct client *find_process(struct client_table *table, const struct proc
 
 /* Puts a new client, whose id is reserved, into the table, or finds that somebody else just did.
  * Takes over `client`'s reference; returns one for the caller. */
-static struct client *insert(struct client_table *table, struct client *client,
-                             const struct proc_info *info)
+static struct client *insert(struct client_table *table, struct client *client)
 {
         struct client *there;
 
         g_mutex_lock(&table->create_lock);
-        there = find_process(table, info);
+        there = find_process(table, &client->info);
         if (there) {
                 g_mutex_unlock(&table->create_lock);
                 id_table_unreserve(table->ids, client->info.id);
                 client_unref(client);
                 return there;
         }
+        keep_commit(client->kept, KEEP_CLIENT);
         table->appeared(client, table->data);
         atomic_fetch_add(&table->living, 1);
         client_ref(client); /* the table's own */
 
         g_mutex_lock(&table->lock);
-        client->next_by_pid = table->by_pid[bucket_of(client->info.pid)];
-        table->by_pid[bucket_of(client->info.pid)] = client;
+        client_table_locked_add_pid(table, client);
         /* Found by id and by process id at once, or client_end() would miss one of them. */
         id_table_publish(table->ids, client->info.id, client);
         g_mutex_unlock(&table->lock);
         g_mutex_unlock(&table->create_lock);
-        watch(table, client);
+        client_watch(client);
         return client;
 }
 
@@ -383,8 +380,7 @@ static int guess_info(struct client_table *table, pid_t tid, struct proc_info *i
         return proc_owner(table->proc_fd, tid, &info->uid);
 }
 
-/* A pidfd of the process that was read about, -1 if none is to be had; or -ESRCH. */
-static int pin_process(struct client_table *table, pid_t tid, const struct proc_info *info,
+int client_pin_process(struct client_table *table, pid_t tid, const struct client_info *info,
                        int *ret_pidfd)
 {
         int pidfd = (int)syscall(SYS_pidfd_open, info->pid, 0), r;
@@ -404,17 +400,70 @@ static int pin_process(struct client_table *table, pid_t tid, const struct proc_
         return 0;
 }
 
+/* The client and its record, which nobody sees yet.  Takes over `pidfd` on success. */
+static int make_with_record(struct client_table *table, const struct client_info *info, int pidfd,
+                            struct client **ret_client)
+{
+        struct kept_client *kept = keep_alloc(table->keep, sizeof *kept);
+        struct client *client;
+
+        if (!kept)
+                return -ENOMEM;
+        kept->info = *info;
+        client = client_make(table, kept, pidfd);
+        if (!client) {
+                keep_free(table->keep, kept);
+                return -ENOMEM;
+        }
+        *ret_client = client;
+        return 0;
+}
+
+/* The client of a process that has none yet. */
+static int make_new(struct client_table *table, pid_t tid, const struct client_info *info,
+                    struct client **ret_client)
+{
+        struct client *client;
+        int pidfd, r;
+
+        r = client_pin_process(table, tid, info, &pidfd);
+        if (r < 0)
+                return r;
+        r = make_with_record(table, info, pidfd, &client);
+        if (r < 0) {
+                if (pidfd >= 0)
+                        close(pidfd);
+                return r;
+        }
+        client_refresh(client);
+        r = id_table_reserve(table->ids, &client->info.id);
+        if (r < 0) {
+                client_unref(client);
+                return -ENOMEM;
+        }
+        client->kept->info.id = client->info.id;
+        *ret_client = insert(table, client);
+        return 0;
+}
+
 static int make_client(struct client_table *table, pid_t tid, struct client **ret_client)
 {
         struct client *client;
-        struct proc_info info;
-        int pidfd, r;
+        struct proc_info proc;
+        struct client_info info;
+        int r;
 
-        r = proc_info_read(table->proc_fd, tid, &info);
+        r = proc_info_read(table->proc_fd, tid, &proc);
         if (r < 0 && r != -ESRCH)
-                r = guess_info(table, tid, &info);
+                r = guess_info(table, tid, &proc);
         if (r < 0)
                 return r;
+        info = (struct client_info){
+                .pid = proc.pid,
+                .ppid = proc.ppid,
+                .uid = proc.uid,
+                .start_time = proc.start_time,
+        };
         if (info.pid != tid) { /* a new thread, most likely of a process that is known */
                 client = find_process(table, &info);
                 if (client && !process_gone(client)) {
@@ -423,23 +472,7 @@ static int make_client(struct client_table *table, pid_t tid, struct client **re
                 }
                 client_unref(client);
         }
-        r = pin_process(table, tid, &info, &pidfd);
-        if (r < 0)
-                return r;
-        client = client_make(table, &info, pidfd);
-        if (!client) {
-                if (pidfd >= 0)
-                        close(pidfd);
-                return -ENOMEM;
-        }
-        client_refresh(client);
-        r = id_table_reserve(table->ids, &client->info.id);
-        if (r < 0) {
-                client_unref(client);
-                return -ENOMEM;
-        }
-        *ret_client = insert(table, client, &info);
-        return 0;
+        return make_new(table, tid, &info, ret_client);
 }
 
 int client_table_get(struct client_table *table, pid_t tid, struct client **ret_client)
@@ -503,6 +536,7 @@ static void *watcher_thread(void *data)
 {
         struct client_table *table = data;
         struct epoll_event events[EVENTS];
+        eventfd_t wakes;
 
         for (;;) {
                 int n = epoll_wait(table->epoll_fd, events, EVENTS, -1);
@@ -510,8 +544,13 @@ static void *watcher_thread(void *data)
                 for (int i = 0; i < n; i++) {
                         struct client *client;
 
-                        if (events[i].data.u64 == ID_NONE)
-                                return NULL;
+                        if (events[i].data.u64 == ID_NONE) {
+                                eventfd_read(table->wake_fd, &wakes);
+                                if (atomic_load(&table->stopping))
+                                        return NULL;
+                                client_resume_settle(table);
+                                continue;
+                        }
                         client = id_table_get_ref(table->ids, events[i].data.u64, client_try_ref);
                         if (client) {
                                 client_end(client);
@@ -527,7 +566,7 @@ static int start_watcher(struct client_table *table)
         sigset_t all, before;
         int err;
 
-        if (epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, table->stop_fd, &event) < 0)
+        if (epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, table->wake_fd, &event) < 0)
                 return -errno;
         sigfillset(&all);
         pthread_sigmask(SIG_BLOCK, &all, &before);
@@ -538,9 +577,9 @@ static int start_watcher(struct client_table *table)
 }
 
 int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *data,
-                     struct client_table **ret_table)
+                     struct keep *keep, struct client_table **ret_table)
 {
-        static const struct proc_info nobody = {.pid = 0};
+        static const struct client_info nobody = {.pid = 0};
         struct client_table *table = calloc(1, sizeof *table);
         int r = 0;
 
@@ -551,15 +590,19 @@ int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *d
         table->appeared = appeared;
         table->exited = exited;
         table->data = data;
+        table->keep = keep;
         table->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
         table->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-        table->stop_fd = eventfd(0, EFD_CLOEXEC);
-        if (table->proc_fd < 0 || table->epoll_fd < 0 || table->stop_fd < 0)
+        table->wake_fd = eventfd(0, EFD_CLOEXEC);
+        if (table->proc_fd < 0 || table->epoll_fd < 0 || table->wake_fd < 0)
                 r = -errno;
         table->ids = id_table_new(1, CLIENTS_MAX);
-        table->nobody = client_make(table, &nobody, -1);
-        if (r == 0 && (!table->ids || !table->nobody))
+        if (r == 0 && !table->ids)
                 r = -ENOMEM;
+        if (r == 0)
+                r = make_with_record(table, &nobody, -1, &table->nobody);
+        if (r == 0)
+                id_table_keep(table->ids, keep_word(keep, KEEP_WORD_CLIENT_IDS));
         if (r == 0)
                 r = start_watcher(table);
         if (r < 0) {
@@ -570,6 +613,16 @@ int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *d
         return 0;
 }
 
+void client_table_stop(struct client_table *table)
+{
+        if (!table->watching)
+                return;
+        atomic_store(&table->stopping, true);
+        eventfd_write(table->wake_fd, 1);
+        pthread_join(table->watcher, NULL);
+        table->watching = false;
+}
+
 void client_table_free(struct client_table *table)
 {
         struct client *client;
@@ -577,10 +630,8 @@ void client_table_free(struct client_table *table)
 
         if (!table)
                 return;
-        if (table->watching) {
-                eventfd_write(table->stop_fd, 1);
-                pthread_join(table->watcher, NULL);
-        }
+        client_table_stop(table);
+        client_resume_clear(table);
         while (table->ids && (client = id_table_next_ref(table->ids, &cursor, client_try_ref))) {
                 client_end(client);
                 client_unref(client);
@@ -591,8 +642,8 @@ void client_table_free(struct client_table *table)
                 close(table->proc_fd);
         if (table->epoll_fd >= 0)
                 close(table->epoll_fd);
-        if (table->stop_fd >= 0)
-                close(table->stop_fd);
+        if (table->wake_fd >= 0)
+                close(table->wake_fd);
         g_mutex_clear(&table->create_lock);
         g_mutex_clear(&table->lock);
         free(table);

@@ -18,6 +18,10 @@
  * answer; a cached answer is used only after a check that costs one system call.  Pid 0 is a client of
  * its own, which never exits.
  *
+ * What survives the daemon is a record for each client (struct kept_client), as long as anybody has the
+ * client.  The next daemon's table takes them over under the same ids, without asking /proc for each; a
+ * process that has ended meanwhile ends as if it just had (client_table_resume(), client_table_settle()).
+ *
  * Locking: the table has one lock for its maps; no system call is made while it is held.  The fields
  * of a client that are not atomic are constant after creation.
  */
@@ -28,6 +32,7 @@
 
 struct client;
 struct client_table;
+struct keep;
 
 /* What a client is, for printing and for the store.  Constant but for comm and exe, which change at
  * exec and are read again by client_refresh(). */
@@ -39,19 +44,44 @@ struct client_info {
         uint64_t start_time; /* field 22 of /proc/PID/stat, clock ticks since boot; 0 if unknown */
 };
 
+/* What survives of a client: a KEEP_CLIENT record. */
+struct kept_client {
+        struct client_info info;
+        _Atomic uint32_t ended; /* 1: its process has ended, and its id may be another's */
+};
+
 /* Told once when a client is first made, by the thread that asked for it, and once when its process
  * has ended, by whoever notices, mostly the watcher.  No lock is held but, for the first, the one that
  * makes clients one after the other. */
 typedef void (*client_notice_fn)(struct client *client, void *data);
 
-/* Starts the watcher thread.  Returns 0, or -errno with nothing left behind. */
+/* Starts the watcher thread.  The records are in `keep` (borrowed; NULL: nothing survives).  Returns 0,
+ * or -errno with nothing left behind. */
 int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *data,
-                     struct client_table **ret_table);
+                     struct keep *keep, struct client_table **ret_table);
+
+/* Stops the watcher: when it returns, no process is being seen to end, and none will be but by a lookup or
+ * a sweep.  For the time when what the handles are on is taken down. */
+void client_table_stop(struct client_table *table);
 
 /* Stops the watcher; all clients must have been given back.  NULL is ignored. */
 void client_table_free(struct client_table *table);
 typedef struct client_table K42ClientTable; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42ClientTable, client_table_free)
+
+/* Takes over the clients of an earlier daemon, whose keep was adopted: before the first client_table_get()
+ * and before there are other threads than the watcher.  Those whose process has ended are there, too,
+ * until client_table_settle(), so that their handles can be given back to them and freed with them.
+ * `appeared` is not called.  Returns how many records were of no use; they are freed. */
+unsigned client_table_resume(struct client_table *table);
+
+/* The client that client_table_resume() took over as `id` (ID_NONE: the one of pid 0), or NULL; a
+ * reference is passed to the caller.  Until client_table_settle(). */
+struct client *client_table_resumed(struct client_table *table, uint64_t id);
+
+/* All handles of the clients that were taken over are there again: from now on the watcher looks which
+ * processes have ended meanwhile, and waits for the others.  Returns at once. */
+void client_table_settle(struct client_table *table);
 
 /* The client of thread `tid`, made when it is new; a reference is passed to the caller.  Never fails
  * for want of information: what /proc does not tell is left empty.  Returns 0 or -ENOMEM.  For a

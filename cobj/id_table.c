@@ -32,9 +32,15 @@ struct id_table {
         _Atomic(struct slot *) chunks[CHUNKS];
         _Atomic uint32_t used;
 
-        GMutex lock;        /* protects what follows, and every change of a slot */
-        uint32_t free_head; /* index, 0: none */
-        uint32_t next;      /* the first index that was never used */
+        GMutex lock;               /* protects what follows, and every change of a slot */
+        uint32_t free_head;        /* index, 0: none */
+        uint32_t next;             /* the first index that this table never used */
+        bool holes;                /* ids were restored: what is free below `next` is not listed */
+        uint32_t first_generation; /* of a slot that was never used; constant after id_table_keep()
+                                    */
+        uint32_t generation;       /* the last one that was given out */
+        uint32_t peak;             /* the first index that no table with this word ever used */
+        _Atomic uint64_t *word;    /* the last two, for the next daemon; NULL: nowhere */
 };
 
 /* Chunk and offset of an index. */
@@ -69,6 +75,21 @@ static struct slot *known_slot(struct id_table *table, uint32_t index)
         return atomic_load_explicit(&table->chunks[c], memory_order_acquire) + offset;
 }
 
+static uint32_t after_generation(uint32_t generation)
+{
+        return generation == UINT32_MAX ? 1 : generation + 1;
+}
+
+/* In the word before it is in an id that somebody gets. */
+static void locked_save(struct id_table *table)
+{
+        if (table->next > table->peak)
+                table->peak = table->next;
+        if (table->word)
+                atomic_store_explicit(table->word, (uint64_t)table->peak << 32 | table->generation,
+                                      memory_order_release);
+}
+
 struct id_table *id_table_new(uint32_t first, uint32_t limit)
 {
         struct id_table *table = calloc(1, sizeof *table);
@@ -79,7 +100,20 @@ struct id_table *id_table_new(uint32_t first, uint32_t limit)
         table->first = first;
         table->next = first;
         table->limit = limit;
+        table->first_generation = table->generation = 1;
         return table;
+}
+
+void id_table_keep(struct id_table *table, _Atomic uint64_t *word)
+{
+        const uint64_t before = word ? atomic_load_explicit(word, memory_order_relaxed) : 0;
+
+        if (!word)
+                return;
+        table->word = word;
+        table->peak = (uint32_t)(before >> 32);
+        table->first_generation = table->generation = after_generation((uint32_t)before);
+        locked_save(table); /* nobody else has the table yet */
 }
 
 void id_table_unref(struct id_table *table)
@@ -108,8 +142,57 @@ static struct slot *locked_fresh_slot(struct id_table *table, uint32_t index)
                         return NULL;
                 atomic_store_explicit(&table->chunks[c], chunk, memory_order_release);
         }
-        atomic_store_explicit(&chunk[offset].generation, 1, memory_order_relaxed);
+        atomic_store_explicit(&chunk[offset].generation, table->first_generation,
+                              memory_order_relaxed);
         return &chunk[offset];
+}
+
+/* Lists the slots that were not restored, the lowest first. */
+static void locked_list_holes(struct id_table *table)
+{
+        table->holes = false;
+        table->free_head = 0;
+        for (uint32_t index = table->next; index-- > table->first;) {
+                struct slot *slot = known_slot(table, index);
+
+                if (atomic_load_explicit(&slot->object, memory_order_relaxed))
+                        continue;
+                slot->next_free = table->free_head;
+                table->free_head = index;
+        }
+}
+
+/* Whether the last daemon can have given out this id. */
+static bool locked_plausible(struct id_table *table, uint64_t id)
+{
+        const uint32_t index = ID_INDEX(id);
+
+        return ID_GENERATION(id) != 0 && index >= table->first &&
+               index - table->first < table->limit && (!table->word || index < table->peak);
+}
+
+int id_table_restore(struct id_table *table, uint64_t id, void *object)
+{
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&table->lock);
+        const uint32_t index = ID_INDEX(id);
+        struct slot *slot;
+
+        if (!locked_plausible(table, id))
+                return -EBADMSG;
+        if (atomic_load_explicit(&table->used, memory_order_relaxed) >= table->limit)
+                return -ENFILE;
+        for (; table->next <= index; table->next++)
+                if (!locked_fresh_slot(table, table->next))
+                        return -ENOMEM;
+        slot = known_slot(table, index);
+        if (atomic_load_explicit(&slot->object, memory_order_relaxed))
+                return -EEXIST;
+        table->holes = true;
+        atomic_store_explicit(&slot->generation, ID_GENERATION(id), memory_order_relaxed);
+        atomic_store_explicit(&slot->object, object, memory_order_release);
+        atomic_fetch_add_explicit(&table->used, 1, memory_order_relaxed);
+        locked_save(table);
+        return 0;
 }
 
 int id_table_reserve(struct id_table *table, uint64_t *ret_id)
@@ -120,6 +203,8 @@ int id_table_reserve(struct id_table *table, uint64_t *ret_id)
 
         if (atomic_load_explicit(&table->used, memory_order_relaxed) >= table->limit)
                 return -ENFILE;
+        if (G_UNLIKELY(table->holes))
+                locked_list_holes(table);
         if (table->free_head != 0) {
                 index = table->free_head;
                 slot = known_slot(table, index);
@@ -132,6 +217,7 @@ int id_table_reserve(struct id_table *table, uint64_t *ret_id)
                 if (!slot)
                         return -ENOMEM;
                 table->next++;
+                locked_save(table);
         }
         atomic_fetch_add_explicit(&table->used, 1, memory_order_relaxed);
         *ret_id = ID_MAKE(atomic_load_explicit(&slot->generation, memory_order_relaxed), index);
@@ -183,12 +269,13 @@ void *id_table_get_ref(struct id_table *table, uint64_t id, bool (*try_ref)(void
 static void locked_retire(struct id_table *table, uint64_t id)
 {
         struct slot *slot = known_slot(table, ID_INDEX(id));
-        uint32_t generation = ID_GENERATION(id) + 1;
 
-        if (generation == 0)
-                generation = 1;
+        if (G_UNLIKELY(table->holes))
+                locked_list_holes(table);
+        table->generation = after_generation(table->generation);
+        locked_save(table);
         atomic_store_explicit(&slot->object, NULL, memory_order_relaxed);
-        atomic_store_explicit(&slot->generation, generation, memory_order_release);
+        atomic_store_explicit(&slot->generation, table->generation, memory_order_release);
         slot->next_free = table->free_head;
         table->free_head = ID_INDEX(id);
         atomic_fetch_sub_explicit(&table->used, 1, memory_order_relaxed);

@@ -4,9 +4,14 @@
  * id_table: ids that mean something to somebody else (the kernel, a client), turned into objects.
  *
  * An id is a table index in the low 32 bits and a generation in the high 32 bits, never a pointer:
- * it can be checked, it can be printed, and it can mean the same thing in the next daemon.  A slot's
- * generation goes up each time the slot is freed, so an id that outlived its object does not resolve
- * (until 2^32 reuses of one slot; generation 0 is skipped).  No id is 0.
+ * it can be checked, it can be printed, and it can mean the same thing in the next daemon.  A slot gets
+ * a new generation each time it is freed, so an id that outlived its object does not resolve (until its
+ * slot is freed exactly 2^32 ids later; generation 0 is skipped).  No id is 0.
+ *
+ * Generations are counted by the table, not by the slot: a slot that is freed gets the next number.  So
+ * one word, kept where the daemon's end does not reach it (id_table_keep()), is all that the next daemon
+ * has to know of ids that were freed: it starts every slot that it does not restore at a number that was
+ * not given out before, and no id of the last daemon can come again with another meaning.
  *
  * The slots live in chunks that never move, so id_table_get() takes no lock.  What keeps an object
  * alive after id_table_get() is the caller's affair: either the id's owner promises not to end it
@@ -14,6 +19,7 @@
  * uses id_table_get_ref().
  */
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,6 +40,17 @@ struct id_table *id_table_new(uint32_t first, uint32_t limit);
 void id_table_unref(struct id_table *table);
 typedef struct id_table K42IdTable; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42IdTable, id_table_unref)
+
+/* Counts generations in *word, which is 0 at first and survives the daemon: half of it is the generation
+ * that was given out last, the other half the first index that was never used.  NULL: the table counts
+ * for itself.  Before the first id. */
+void id_table_keep(struct id_table *table, _Atomic uint64_t *word);
+
+/* Puts `object` (not NULL) at exactly that id, which an earlier daemon gave out.  While ids are restored
+ * there are no other threads, and no id is reserved and not yet published; ids in between that are not
+ * restored are free afterwards.  Returns 0; -EBADMSG if that cannot be an id of this table; -EEXIST if
+ * its slot is in use; -ENFILE when `limit` ids are in use, or -ENOMEM. */
+int id_table_restore(struct id_table *table, uint64_t id, void *object);
 
 /* Gives `object` (not NULL) an id.  Returns 0, -ENFILE when `limit` ids are in use, or -ENOMEM. */
 int id_table_alloc(struct id_table *table, void *object, uint64_t *ret_id);

@@ -29,9 +29,11 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,7 +50,8 @@ struct journal_header {
         char magic[8];
         uint32_t version, record_size;
         uint32_t records, header_size;
-        uint8_t reserved[40];
+        uint64_t id; /* offset 24 */
+        uint8_t reserved[32];
         _Atomic uint64_t head; /* offset 64 */
         uint8_t head_reserved[56];
         _Atomic uint64_t tail; /* offset 128 */
@@ -154,15 +157,19 @@ static int map_new_file(int fd, size_t size, void **ret_map)
         return 0;
 }
 
-int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal)
+static size_t map_size_of(uint32_t records)
 {
-        size_t size = JOURNAL_HEADER_SIZE + (size_t)records * JOURNAL_RECORD_SIZE;
+        return JOURNAL_HEADER_SIZE + (size_t)records * JOURNAL_RECORD_SIZE;
+}
+
+/* An empty ring in a new file, without its magic: nobody takes it for one yet. */
+static int make_ring(int dirfd, const char *name, uint32_t records, struct journal **ret_journal)
+{
+        const size_t size = map_size_of(records);
         struct journal *journal;
         void *map = NULL, *memory;
         int fd, r;
 
-        if (records == 0 || (records & (records - 1)) || records > JOURNAL_RECORDS_MAX)
-                return -EINVAL;
         r = posix_memalign(&memory, 64, sizeof *journal);
         if (r)
                 return -r;
@@ -196,9 +203,6 @@ int journal_create(int dirfd, const char *name, uint32_t records, struct journal
         journal->header->record_size = JOURNAL_RECORD_SIZE;
         journal->header->records = records;
         journal->header->header_size = JOURNAL_HEADER_SIZE;
-        /* The magic last: a file that has it is whole. */
-        atomic_thread_fence(memory_order_release);
-        memcpy(journal->header->magic, JOURNAL_MAGIC, sizeof journal->header->magic);
         *ret_journal = journal;
         return 0;
 
@@ -209,6 +213,34 @@ remove_file:
 free_journal:
         free(journal);
         return r;
+}
+
+/* The magic last: a file that has it is whole. */
+static void complete(struct journal *journal)
+{
+        atomic_thread_fence(memory_order_release);
+        memcpy(journal->header->magic, JOURNAL_MAGIC, sizeof journal->header->magic);
+}
+
+static bool size_is_right(uint32_t records)
+{
+        return records != 0 && !(records & (records - 1)) && records <= JOURNAL_RECORDS_MAX;
+}
+
+int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal)
+{
+        struct journal *journal;
+        int r;
+
+        if (!size_is_right(records))
+                return -EINVAL;
+        r = make_ring(dirfd, name, records, &journal);
+        if (r < 0)
+                return r;
+        journal->header->id = (uint64_t)g_get_real_time() << 8 ^ (uint64_t)getpid();
+        complete(journal);
+        *ret_journal = journal;
+        return 0;
 }
 
 void journal_free(struct journal *journal)
@@ -363,4 +395,145 @@ uint32_t journal_pending(struct journal *journal)
         uint64_t pending = journal_head(journal) - tail;
 
         return (uint32_t)MIN(pending, UINT32_MAX);
+}
+
+uint64_t journal_id(struct journal *journal)
+{
+        return journal->header->id;
+}
+
+void journal_foreach_pending(struct journal *journal,
+                             void (*fn)(struct journal_record *record, void *data), void *data)
+{
+        const uint64_t tail = atomic_load(&journal->header->tail);
+
+        for (uint64_t sequence = tail + 1; sequence <= journal_head(journal); sequence++)
+                if (committed(journal, sequence))
+                        fn(slot_of(journal, sequence), data);
+}
+
+/* ---- what an earlier daemon left ----
+ *
+ * The old file is read, never mapped: should it be cut, that is a short read and not SIGBUS. */
+
+static int read_exactly(int fd, void *buffer, size_t size, uint64_t offset)
+{
+        while (size > 0) {
+                ssize_t n = pread(fd, buffer, size, (off_t)offset);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return -errno;
+                if (n == 0)
+                        return -EBADMSG;
+                buffer = (char *)buffer + n;
+                size -= (size_t)n;
+                offset += (uint64_t)n;
+        }
+        return 0;
+}
+
+static int read_header(int fd, struct journal_header *ret_header)
+{
+        struct stat st;
+        int r;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
+                return -EBADMSG;
+        r = read_exactly(fd, ret_header, sizeof *ret_header, 0);
+        if (r < 0)
+                return r;
+        if (memcmp(ret_header->magic, JOURNAL_MAGIC, sizeof ret_header->magic) != 0)
+                return -EBADMSG;
+        if (ret_header->version > JOURNAL_VERSION)
+                return -EPROTO;
+        if (ret_header->version != JOURNAL_VERSION ||
+            ret_header->record_size != JOURNAL_RECORD_SIZE ||
+            ret_header->header_size != JOURNAL_HEADER_SIZE || !size_is_right(ret_header->records) ||
+            (uint64_t)st.st_size < map_size_of(ret_header->records) ||
+            ret_header->tail > ret_header->head)
+                return -EBADMSG;
+        return 0;
+}
+
+/* Copies `n` records behind the old tail to the new ring. */
+static int copy_records(int fd, const struct journal_header *old, struct journal *journal,
+                        uint32_t n)
+{
+        for (uint32_t i = 0; i < n; i++) {
+                const uint64_t sequence = old->tail + i + 1;
+                struct journal_record *slot = slot_of(journal, sequence);
+                const uint64_t at = (sequence - 1) & (old->records - 1);
+                int r = read_exactly(fd, slot, sizeof *slot,
+                                     JOURNAL_HEADER_SIZE + at * JOURNAL_RECORD_SIZE);
+
+                if (r < 0)
+                        return r;
+                if (slot->commit != sequence)
+                        *slot = (struct journal_record){.type = JOURNAL_NONE};
+                slot->commit = sequence;
+        }
+        return 0;
+}
+
+int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal)
+{
+        g_autofree char *new_name = g_strconcat(name, ".new", NULL);
+        struct journal_header old;
+        struct journal *journal;
+        uint32_t n;
+        int fd, r;
+
+        if (!size_is_right(records))
+                return -EINVAL;
+        fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        r = read_header(fd, &old);
+        if (r < 0)
+                goto out;
+        n = (uint32_t)MIN(old.head - old.tail, old.records);
+        /* Nobody consumes before everything is in place again. */
+        while (records < 2 * n && records < JOURNAL_RECORDS_MAX)
+                records *= 2;
+        r = make_ring(dirfd, new_name, records, &journal);
+        if (r < 0)
+                goto out;
+        r = copy_records(fd, &old, journal, n);
+        journal->header->id = old.id;
+        atomic_store(&journal->header->tail, old.tail);
+        atomic_store(&journal->header->head, old.tail + n);
+        complete(journal);
+        if (r == 0 && renameat(dirfd, new_name, dirfd, name) < 0)
+                r = -errno;
+        if (r < 0) {
+                unlinkat(dirfd, new_name, 0);
+                journal_free(journal);
+        } else {
+                *ret_journal = journal;
+        }
+out:
+        close(fd);
+        return r;
+}
+
+int journal_resume(int dirfd, const char *dir, const char *name, uint32_t records,
+                   struct journal **ret_journal)
+{
+        g_autofree char *aside = g_strconcat(name, ".broken", NULL);
+        int r = journal_adopt(dirfd, name, records, ret_journal);
+
+        if (r == 0)
+                return 0;
+        /* The way of a rename that fails, journal_create() clears. */
+        if (r != -ENOENT)
+                (void)renameat(dirfd, name, dirfd, aside);
+        g_warning("%s/%s: what an earlier daemon wrote here is not used: %s", dir, name,
+                  r == -EPROTO    ? "it was made by a newer k42fs"
+                  : r == -EBADMSG ? "it is damaged"
+                                  : g_strerror(-r));
+        return journal_create(dirfd, name, records, ret_journal);
 }

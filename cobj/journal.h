@@ -64,6 +64,27 @@ struct journal;
 /* Makes (or empties) the file `name` in directory `dirfd` with room for `records` (a power of two)
  * and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated), nothing left behind. */
 int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
+
+/* Takes over what an earlier daemon's journal still has: a new ring takes the place of the file (at once:
+ * a kill leaves the one or the other), with the same sequence numbers, room for `records` at least and
+ * for as many more as there are.  What was reserved and never committed is JOURNAL_NONE in it.  Returns 0;
+ * -EPROTO if the file is of a newer version; -EBADMSG if it is damaged; another -errno, -ENOENT too; the
+ * file is untouched then. */
+int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
+
+/* The same, but what cannot be taken over is moved aside, to NAME.broken, said in one line, and there is
+ * a new one.  `dir`: how the directory is called in that line.  Returns 0 or -errno as journal_create(). */
+int journal_resume(int dirfd, const char *dir, const char *name, uint32_t records,
+                   struct journal **ret_journal);
+
+/* A number that this journal has, and whatever is adopted from it, and no other. */
+uint64_t journal_id(struct journal *journal);
+
+/* Calls fn with every record that was not taken out, which may change its type; before anybody else has
+ * the journal. */
+void journal_foreach_pending(struct journal *journal,
+                             void (*fn)(struct journal_record *record, void *data), void *data);
+
 /* Nobody consumes any more: from now on an append to a full ring is dropped instead of waiting, and those
  * who wait go on.  Any thread. */
 void journal_close(struct journal *journal);

@@ -32,7 +32,7 @@ static void client_record(struct journal *journal, enum journal_type type,
 static void handle_record(struct journal *journal, enum journal_type type, const struct xobj *xobj,
                           int64_t closed)
 {
-        const struct client_data *data = xobj_client_data(xobj);
+        const struct kept_handle *data = xobj_client_data(xobj)->kept;
         struct journal_record record = {.type = type};
         access_rights match, nomatch;
 
@@ -48,8 +48,8 @@ static void handle_record(struct journal *journal, enum journal_type type, const
         record.handle.write_bytes = atomic_load(&data->write_bytes);
         record.handle.flags = data->flags;
         record.handle.match = match;
-        record.handle.type = (uint8_t)data->type;
-        record.handle.io_class = (uint8_t)data->io_class;
+        record.handle.type = data->type;
+        record.handle.io_class = data->io_class;
         record.handle.sharing = (uint8_t)atomic_load(&data->sharing);
         journal_append(journal, &record);
 }
@@ -91,6 +91,7 @@ static void store_destroy(struct store *s)
         store_close_db(s, false);
         id_map_clear(&s->given);
         id_map_clear(&s->new_clients);
+        free(s->came_back);
         free(s->spilled);
         free(s->skip);
         free(s->batch);
@@ -118,6 +119,7 @@ static struct store *store_alloc(const struct store_config *config)
         s->journal = config->journal;
         s->cobj = config->cobj;
         s->history = config->history;
+        s->resume = s->adopting = config->resume;
         s->started = g_get_real_time();
         s->batch = calloc(STORE_BATCH, sizeof *s->batch);
         s->skip = calloc(STORE_BATCH, sizeof *s->skip);
@@ -149,7 +151,7 @@ int store_open(const struct store_config *config, struct store **ret_store, char
         struct store *s = store_alloc(config);
         char *error = NULL;
         uint64_t head;
-        bool exists;
+        bool exists = false;
         int r;
 
         if (!s) {
@@ -163,12 +165,12 @@ int store_open(const struct store_config *config, struct store **ret_store, char
                 s->consumed = head - journal_pending(s->journal);
         } while (head != journal_head(s->journal));
 
-        r = store_check_file(s, &exists, &error);
-        if (r == 0)
+        r = s->resume ? 0 : store_check_file(s, &exists, &error);
+        if (r == 0 && !s->resume)
                 r = store_open_file(s, exists, &error);
         if (r == 0) {
                 /* Handles that live already, should there be any. */
-                s->refill = cobj_handle_count(s->cobj) > 0;
+                s->refill = !s->resume && cobj_handle_count(s->cobj) > 0;
                 r = start_writer(s);
                 if (r < 0)
                         error = g_strdup_printf("%s: cannot start the writer: %s", config->path,
@@ -183,12 +185,22 @@ int store_open(const struct store_config *config, struct store **ret_store, char
         return 0;
 }
 
+void store_resume(struct store *s)
+{
+        store_resume_handles(s);
+        pthread_mutex_lock(&s->lock);
+        s->resumed = true;
+        pthread_cond_broadcast(&s->changed);
+        pthread_mutex_unlock(&s->lock);
+}
+
 void store_close(struct store *s)
 {
         if (!s)
                 return;
         pthread_mutex_lock(&s->lock);
         s->stopping = true;
+        pthread_cond_broadcast(&s->changed);
         pthread_mutex_unlock(&s->lock);
         journal_wake(s->journal);
         pthread_join(s->thread, NULL);

@@ -42,6 +42,7 @@ struct store_config {
         struct journal *journal;
         struct cobj *cobj; /* living handles: where strings and counters come from */
         uint32_t history;  /* closed handles to keep; 0: none */
+        bool resume;       /* go on with the database of an earlier daemon, see store_resume() */
 };
 
 struct store;
@@ -49,8 +50,18 @@ struct store;
 /* Opens or makes the database and starts the writer.  An existing file must be a k42fs database of
  * this schema version or older: -EBADMSG if it is not one, -EPROTO if it is newer, or another
  * -errno; then it is untouched and *ret_error is one line that says what failed (free with
- * g_free()).  Rows of an earlier daemon are removed. */
+ * g_free()).  Rows of an earlier daemon are removed.
+ *
+ * With `resume`, nothing is done yet but to start the writer, and there is no error but want of memory
+ * or threads. */
 int store_open(const struct store_config *config, struct store **ret_store, char **ret_error);
+
+/* All handles that live are there again (lazy_resume()), and nobody else knows of them yet: from now on
+ * the writer opens the database with what an earlier daemon wrote, brings it up to date with what is in
+ * the journal (which was adopted, too), and makes the rows of open handles equal to the handles that
+ * live; the history goes on.  A file that cannot be used is moved aside, to state.db.broken, said in one
+ * line.  Returns at once: the mount can be served meanwhile.  Before client_table_settle(). */
+void store_resume(struct store *store);
 
 /* Drains, stops the writer, closes.  From then on nobody takes records out of the journal, and who
  * appends more than it has room for waits for ever: end the handles before.  NULL is ignored. */

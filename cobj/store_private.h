@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * What the four files of the store share.
+ * What the files of the store share.
  *
  *   store.c         the public functions: they queue a job for the writer and wait; the observer
  *   store_writer.c  the writer thread: batches, waiting, and what to do when the database fails
  *   store_rows.c    from a record to a row, and from the living handles to rows
  *   store_schema.c  the database itself: checking, making, opening, closing, statements
+ *   store_resume.c  how the writer goes on with the database of an earlier daemon
  *
  * Who owns what: `db`, the statements and everything else under "the writer's own" belong to the
  * writer thread alone (to store_open() before it starts, to store_close() after it ended).  `lock`
@@ -41,6 +42,11 @@ enum store_statement {
         STMT_CLIENTS_CLEAR,
         STMT_OPEN_HANDLES,
         STMT_CLOSED_HANDLES, /* the same columns */
+        STMT_JOURNAL_DONE,
+        STMT_HANDLE_TOKENS,
+        STMT_HISTORY_LOST,
+        STMT_CLIENTS_EXITED,
+        STMT_CLIENT_LIVES,
         STMT_COUNT,
 };
 
@@ -71,6 +77,7 @@ struct store {
         struct journal *journal;
         struct cobj *cobj;
         uint32_t history;
+        bool resume;     /* with the database of an earlier daemon */
         int64_t started; /* µs since the epoch */
         pthread_t thread;
 
@@ -82,6 +89,7 @@ struct store {
         struct journal_record *batch;
         bool *skip; /* per record of the batch: cancelled by another one */
         struct id_map given, new_clients;
+        uint64_t applied;     /* up to here the journal is in the database that was adopted */
         uint64_t consumed;    /* records taken from the journal, ever */
         uint64_t last_client; /* whose row is known to exist, within a transaction */
         uint64_t row_count, history_first,
@@ -93,6 +101,10 @@ struct store {
         uint64_t n_spilled;             /* ever; a ring once it is larger than the room */
         uint32_t spilled_room;
         bool memory_failed;           /* that was said */
+        bool adopting;                /* until the rows of the earlier daemon are up to date */
+        uint64_t adopt_to;            /* the last record of the earlier daemon; constant then, like: */
+        xhandle *came_back;           /* the handles that did, sorted */
+        size_t n_came_back;
         int64_t busy_since, retry_at; /* monotonic µs, 0: not */
 
         /* Under lock. */
@@ -100,6 +112,7 @@ struct store {
         pthread_cond_t changed;
         struct store_job *jobs;
         bool stopping;
+        bool resumed; /* store_resume() was called */
 
         _Atomic int state; /* enum store_state */
         _Atomic uint64_t rows, history_rows;
@@ -110,9 +123,13 @@ struct store {
 /* Looks at what is at s->path without changing anything; *ret_exists tells whether it is a database
  * of ours.  0, or -errno with a line in *ret_error. */
 int store_check_file(struct store *s, bool *ret_exists, char **ret_error);
+/* Opens the file that exists with all that is in it.  0, or -errno with a line in *ret_error. */
+int store_adopt_file(struct store *s, char **ret_error);
 /* Opens the file (made anew, or emptied if it `exists`).  0, or -errno with a line in *ret_error.
  */
 int store_open_file(struct store *s, bool exists, char **ret_error);
+/* What the meta table says of this daemon; an SQLite result code. */
+int store_put_meta(struct store *s, sqlite3 *db);
 /* Opens an empty database in memory instead.  0 or -errno. */
 int store_open_memory(struct store *s);
 /* Whether the file is still the one that is open: 0, -ENOENT when it (or its WAL) was removed, or
@@ -134,6 +151,8 @@ int rows_history_add(struct store *s, const struct journal_handle *h);
 int rows_end_batch(struct store *s); /* trims the history, collects clients that are gone */
 int rows_update_living(struct store *s);
 int rows_refill(struct store *s);
+int rows_adopt(struct store *s); /* makes rows of open handles equal to the living ones, the history goes on */
+int rows_journal_done(struct store *s, uint64_t sequence); /* so far it has been applied */
 int rows_select(struct store *s, const struct store_job *job);
 int store_step(struct store *s, enum store_statement which); /* runs and resets it */
 
@@ -143,5 +162,26 @@ void id_map_empty(struct id_map *map);
 void id_map_put(struct id_map *map, uint64_t id, uint32_t value);
 bool id_map_get(const struct id_map *map, uint64_t id, uint32_t *ret_value);
 
+/* store_resume.c */
+
+/* The writer's first act: opens the database of the earlier daemon, or another one.  False if the store is
+ * closed before store_resume() was called: then nothing is touched. */
+bool store_resume_open(struct store *s);
+/* An error that tells of the file, not of the machine. */
+bool store_is_unusable(int rc);
+/* … and then; when it returns the rows are up to date, in whichever database. */
+void store_resume_rows(struct store *s);
+/* What is wrong with the file was found while it was adopted: moves it aside and opens a new one.  0 or
+ * -errno. */
+int store_start_anew(struct store *s, const char *why);
+/* Remembers which handles came back, and takes back what the journal says of them.  On the thread that
+ * calls store_resume(). */
+void store_resume_handles(struct store *s);
+bool store_came_back(const struct store *s, xhandle token);
+
 /* store_writer.c */
 void *store_writer_main(void *store);
+int store_drain_to(struct store *s, uint64_t target);
+/* One transaction in which `fn` makes rows; when the database fails there is another one, which is made
+ * from the living handles. */
+void store_transaction(struct store *s, int (*fn)(struct store *s));

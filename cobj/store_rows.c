@@ -109,7 +109,7 @@ static const char *class_word(unsigned io_class)
                                               : "cached";
 }
 
-static const char *sharing_word(int sharing)
+static const char *sharing_word(unsigned sharing)
 {
         return sharing == SHARING_SHARED       ? "shared"
                : sharing == SHARING_NON_SHARED ? "non_shared"
@@ -167,7 +167,7 @@ static void bind_id(sqlite3_stmt *stmt, int n, uint64_t id)
                 sqlite3_bind_int64(stmt, n, (sqlite3_int64)id);
 }
 
-static void bind_counters(sqlite3_stmt *stmt, int n, const struct client_data *data)
+static void bind_counters(sqlite3_stmt *stmt, int n, const struct kept_handle *data)
 {
         sqlite3_bind_int64(stmt, n, (sqlite3_int64)atomic_load(&data->reads));
         sqlite3_bind_int64(stmt, n + 1, (sqlite3_int64)atomic_load(&data->read_bytes));
@@ -240,7 +240,7 @@ static int insert_handle(struct store *s, int rc)
 static int put_handle(struct store *s, struct xobj *xobj)
 {
         sqlite3_stmt *stmt = s->statements[STMT_HANDLE_INSERT];
-        const struct client_data *data = xobj_client_data(xobj);
+        const struct kept_handle *data = xobj_client_data(xobj)->kept;
         struct server_object *object = xobj_object(xobj);
         g_autofree char *path = object->ops->describe(object);
         char flags[FLAGS_WORDS_MAX], rights[ACCESS_RIGHTS_STRING_MAX];
@@ -471,7 +471,7 @@ static bool first_time(struct pass *pass, uint64_t client)
 static int update_counters(struct store *s, struct xobj *xobj)
 {
         sqlite3_stmt *stmt = s->statements[STMT_HANDLE_UPDATE];
-        const struct client_data *data = xobj_client_data(xobj);
+        const struct kept_handle *data = xobj_client_data(xobj)->kept;
         char rights[ACCESS_RIGHTS_STRING_MAX];
         access_rights match, nomatch;
         int rc = SQLITE_OK;
@@ -557,6 +557,110 @@ int rows_refill(struct store *s)
         s->reconcile = true;
         if (pass.rc == SQLITE_OK)
                 cobj_foreach_handle(s->cobj, refill_one, &pass);
+        s->ahead = journal_head(s->journal);
+        return pass.rc;
+}
+
+int rows_journal_done(struct store *s, uint64_t sequence)
+{
+        sqlite3_bind_int64(s->statements[STMT_JOURNAL_DONE], 1, (sqlite3_int64)sequence);
+        return store_step(s, STMT_JOURNAL_DONE);
+}
+
+/* A row whose handle does not live, and of whose end nothing is known: it was not told of before the
+ * daemon was killed. */
+static int drop_lost(struct store *s, uint64_t token)
+{
+        sqlite3_stmt *stmt = s->statements[STMT_HISTORY_LOST];
+        int rc = SQLITE_OK;
+
+        if (s->history) {
+                sqlite3_bind_int64(stmt, 1, (sqlite3_int64)token);
+                sqlite3_bind_int64(stmt, 2, (sqlite3_int64)s->history_next);
+                sqlite3_bind_int64(stmt, 3, g_get_real_time());
+                rc = store_step(s, STMT_HISTORY_LOST);
+                if (rc == SQLITE_OK)
+                        s->history_next++;
+        }
+        if (rc != SQLITE_OK)
+                return rc;
+        sqlite3_bind_int64(s->statements[STMT_HANDLE_DELETE], 1, (sqlite3_int64)token);
+        rc = store_step(s, STMT_HANDLE_DELETE);
+        if (rc == SQLITE_OK)
+                s->row_count -= (uint64_t)sqlite3_changes(s->db);
+        return rc;
+}
+
+/* Rows whose handles did not come back. */
+static int collect_lost(struct store *s, xhandle *ret_lost, size_t room, size_t *ret_n)
+{
+        sqlite3_stmt *stmt = s->statements[STMT_HANDLE_TOKENS];
+        size_t n = 0;
+        int rc;
+
+        while ((rc = sqlite3_step(stmt)) == SQLITE_ROW && n < room) {
+                const xhandle token = (xhandle)sqlite3_column_int64(stmt, 0);
+
+                if (!store_came_back(s, token))
+                        ret_lost[n++] = token;
+        }
+        sqlite3_reset(stmt);
+        *ret_n = n;
+        return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
+}
+
+static int drop_all_lost(struct store *s)
+{
+        const size_t room = s->row_count;
+        xhandle *lost = reallocarray(NULL, MAX(room, 1), sizeof *lost);
+        size_t n;
+        int rc;
+
+        if (!lost)
+                return SQLITE_NOMEM;
+        rc = collect_lost(s, lost, room, &n);
+        for (size_t i = 0; i < n && rc == SQLITE_OK; i++)
+                rc = drop_lost(s, lost[i]);
+        free(lost);
+        return rc;
+}
+
+static void adopt_one(struct xobj *xobj, void *data)
+{
+        struct pass *pass = data;
+        struct store *s = pass->store;
+        struct client *client = xobj_client(xobj);
+
+        if (pass->rc == SQLITE_OK)
+                pass->rc = put_handle(s, xobj);
+        if (pass->rc == SQLITE_OK)
+                pass->rc = update_counters(s, xobj);
+        if (pass->rc == SQLITE_OK)
+                pass->rc = update_path(s, xobj);
+        if (pass->rc != SQLITE_OK || !client_alive(client) ||
+            !first_time(pass, client_info(client)->id))
+                return;
+        sqlite3_bind_int64(s->statements[STMT_CLIENT_LIVES], 1,
+                           (sqlite3_int64)client_info(client)->id);
+        pass->rc = store_step(s, STMT_CLIENT_LIVES);
+}
+
+int rows_adopt(struct store *s)
+{
+        struct pass pass = {.store = s};
+
+        pass.rc = store_put_meta(s, s->db);
+        if (pass.rc == SQLITE_OK)
+                pass.rc = drop_all_lost(s);
+        if (pass.rc == SQLITE_OK)
+                pass.rc = store_step(s, STMT_CLIENTS_EXITED);
+        if (pass.rc == SQLITE_OK)
+                cobj_foreach_handle(s->cobj, adopt_one, &pass);
+        id_map_clear(&pass.seen);
+        if (pass.rc == SQLITE_OK)
+                pass.rc = rows_end_batch(s);
+        /* Handles that were given or freed meanwhile: as after a refill. */
+        s->reconcile = true;
         s->ahead = journal_head(s->journal);
         return pass.rc;
 }

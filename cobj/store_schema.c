@@ -113,6 +113,19 @@ static const char *const statement_sql[STMT_COUNT] = {
                 "SELECT handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights,"
                 " class, sharing, opened, reads, read_bytes, writes, write_bytes, closed"
                 " FROM handle_history WHERE ?1 < 0 OR uid = ?1 ORDER BY seq",
+        [STMT_JOURNAL_DONE] = "INSERT OR REPLACE INTO meta VALUES ('journal_done', ?1)",
+        [STMT_HANDLE_TOKENS] = "SELECT token FROM handles",
+        [STMT_HISTORY_LOST] =
+                "INSERT INTO handle_history " HISTORY_COLUMNS
+                " SELECT ?2, " ID_TEXT("h.token") ", " ID_TEXT(
+                        "h.parent") ","
+                                    " c.pid, c.ppid, c.uid, c.comm, c.exe, h.path, h.type, h.flags,"
+                                    " h.rights, h.class, h.sharing, h.opened / 1000000.0,"
+                                    " ?3 / 1000000.0, h.reads, h.read_bytes, h.writes, h.write_bytes"
+                                    " FROM handles h LEFT JOIN clients c ON c.id = h.client WHERE "
+                                    "h.token = ?1",
+        [STMT_CLIENTS_EXITED] = "UPDATE clients SET exited = 1",
+        [STMT_CLIENT_LIVES] = "UPDATE clients SET exited = 0 WHERE id = ?1",
 };
 /* clang-format on */
 
@@ -249,7 +262,8 @@ int store_check_file(struct store *s, bool *ret_exists, char **ret_error)
         if (n < (ssize_t)sizeof header)
                 return not_ours(s, ret_error, "the file is not a database");
         r = check_header(s, header, st.st_size, ret_error);
-        if (r == 0 && !wal_has_content(s))
+        /* One that is adopted shows its damage when it is used. */
+        if (r == 0 && !s->resume && !wal_has_content(s))
                 r = check_content(s, ret_error);
         *ret_exists = true;
         return r;
@@ -258,7 +272,7 @@ int store_check_file(struct store *s, bool *ret_exists, char **ret_error)
 static int put_meta(sqlite3 *db, const char *key, const char *text, int64_t number)
 {
         sqlite3_stmt *stmt;
-        int rc = sqlite3_prepare_v2(db, "INSERT INTO meta VALUES (?1, ?2)", -1, &stmt, NULL);
+        int rc = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO meta VALUES (?1, ?2)", -1, &stmt, NULL);
 
         if (rc != SQLITE_OK)
                 return rc;
@@ -269,6 +283,23 @@ static int put_meta(sqlite3 *db, const char *key, const char *text, int64_t numb
                 sqlite3_bind_int64(stmt, 2, number);
         sqlite3_step(stmt);
         return sqlite3_finalize(stmt);
+}
+
+int store_put_meta(struct store *s, sqlite3 *db)
+{
+        int rc = put_meta(db, "mountpoint", s->mountpoint, 0);
+
+        if (rc == SQLITE_OK)
+                rc = put_meta(db, "source", s->source, 0);
+        if (rc == SQLITE_OK)
+                rc = put_meta(db, "version", K42_VERSION, 0);
+        if (rc == SQLITE_OK)
+                rc = put_meta(db, "daemon_pid", NULL, getpid());
+        if (rc == SQLITE_OK)
+                rc = put_meta(db, "history", NULL, s->history);
+        if (rc == SQLITE_OK)
+                rc = put_meta(db, "journal", NULL, (int64_t)journal_id(s->journal));
+        return rc;
 }
 
 /* The schema and the meta table, in one transaction; `emptied`: there may be older ones. */
@@ -287,17 +318,9 @@ static int make_schema(struct store *s, sqlite3 *db, bool emptied)
         if (rc == SQLITE_OK)
                 rc = sqlite3_exec(db, pragmas, NULL, NULL, NULL);
         if (rc == SQLITE_OK)
-                rc = put_meta(db, "mountpoint", s->mountpoint, 0);
-        if (rc == SQLITE_OK)
-                rc = put_meta(db, "source", s->source, 0);
-        if (rc == SQLITE_OK)
-                rc = put_meta(db, "version", K42_VERSION, 0);
-        if (rc == SQLITE_OK)
-                rc = put_meta(db, "daemon_pid", NULL, getpid());
-        if (rc == SQLITE_OK)
                 rc = put_meta(db, "started", NULL, s->started / G_USEC_PER_SEC);
         if (rc == SQLITE_OK)
-                rc = put_meta(db, "history", NULL, s->history);
+                rc = store_put_meta(s, db);
         if (rc == SQLITE_OK)
                 rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
         return rc;
@@ -466,6 +489,67 @@ int store_open_file(struct store *s, bool exists, char **ret_error)
         remember_identity(s);
         s->row_count = 0;
         s->history_first = s->history_next = 1;
+        return 0;
+}
+
+/* The one number that a statement gives; 0 if it gives none. */
+static int get_number(sqlite3 *db, const char *sql, int64_t *ret_number)
+{
+        sqlite3_stmt *stmt;
+        int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, NULL);
+
+        if (rc != SQLITE_OK)
+                return rc;
+        *ret_number = 0;
+        rc = sqlite3_step(stmt);
+        if (rc == SQLITE_ROW)
+                *ret_number = sqlite3_column_int64(stmt, 0);
+        sqlite3_finalize(stmt);
+        return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+/* What the earlier daemon knew of this database. */
+static int read_counts(struct store *s)
+{
+        int64_t rows, first, last, journal, done;
+        int rc = get_number(s->db, "SELECT count(*) FROM handles", &rows);
+
+        if (rc == SQLITE_OK)
+                rc = get_number(s->db, "SELECT min(seq) FROM handle_history", &first);
+        if (rc == SQLITE_OK)
+                rc = get_number(s->db, "SELECT max(seq) FROM handle_history", &last);
+        if (rc == SQLITE_OK)
+                rc = get_number(s->db, "SELECT value FROM meta WHERE key = 'journal'", &journal);
+        if (rc == SQLITE_OK)
+                rc = get_number(s->db, "SELECT value FROM meta WHERE key = 'journal_done'", &done);
+        if (rc != SQLITE_OK)
+                return rc;
+        s->row_count = (uint64_t)rows;
+        s->history_first = first > 0 ? (uint64_t)first : 1;
+        s->history_next = last >= first && first > 0 ? (uint64_t)last + 1 : s->history_first;
+        s->applied = (uint64_t)journal == journal_id(s->journal) ? (uint64_t)done : 0;
+        return SQLITE_OK;
+}
+
+int store_adopt_file(struct store *s, char **ret_error)
+{
+        int rc, r;
+
+        rc = open_connection(s);
+        if (rc == SQLITE_OK)
+                rc = prepare_all(s);
+        if (rc == SQLITE_OK)
+                rc = read_counts(s);
+        if (rc != SQLITE_OK) {
+                r = store_errno(s, rc);
+                *ret_error = g_strdup_printf("%s: cannot be used again: %s", s->path,
+                                             s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc));
+                store_close_db(s, true);
+                return r;
+        }
+        sqlite3_busy_timeout(s->db, BUSY_LATER_MS);
+        remember_identity(s);
+        store_notice_wal(s);
         return 0;
 }
 

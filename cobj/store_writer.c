@@ -138,6 +138,8 @@ static void fail_over_rc(struct store *s, int rc)
         char why[256]; /* the message dies with the connection */
 
         g_strlcpy(why, s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc), sizeof why);
+        if (s->adopting && store_is_unusable(rc) && store_start_anew(s, why) == 0)
+                return;
         fail_over(s, why);
 }
 
@@ -202,6 +204,7 @@ static int refill(struct store *s)
         const uint64_t n = MIN(s->n_spilled, s->spilled_room);
         int rc = SQLITE_OK;
 
+        s->adopting = false; /* nothing is left of the rows as they were */
         for (uint64_t i = s->n_spilled - n; i < s->n_spilled && rc == SQLITE_OK; i++)
                 rc = rows_history_add(s, &s->spilled[i % s->spilled_room]);
         return rc == SQLITE_OK ? rows_refill(s) : rc;
@@ -210,12 +213,17 @@ static int refill(struct store *s)
 /* One transaction: up to a batch of records, and the refill if one is due.  *ret_n: how many. */
 static int write_batch(struct store *s, uint32_t *ret_n)
 {
-        const uint32_t n = journal_peek(s->journal, s->batch, STORE_BATCH);
+        /* Not mixed with what this daemon's handles do meanwhile. */
+        const uint32_t max = s->adopting ? (uint32_t)MIN(s->adopt_to - s->consumed, STORE_BATCH)
+                                         : STORE_BATCH;
+        const uint32_t n = journal_peek(s->journal, s->batch, max);
+        sqlite3_int64 changes;
         int rc;
 
         *ret_n = n;
         if (n == 0 && !s->refill)
                 return SQLITE_OK;
+        changes = sqlite3_total_changes64(s->db);
         rc = begin(s);
         if (is_busy(rc)) {
                 wait_while_busy(s);
@@ -227,6 +235,9 @@ static int write_batch(struct store *s, uint32_t *ret_n)
                 rc = rows_apply_batch(s, n);
         if (rc == SQLITE_OK)
                 rc = rows_end_batch(s);
+        /* What changed nothing may be looked at again. */
+        if (rc == SQLITE_OK && sqlite3_total_changes64(s->db) != changes)
+                rc = rows_journal_done(s, s->consumed + n);
         if (rc == SQLITE_OK)
                 rc = commit(s);
         if (rc != SQLITE_OK)
@@ -240,7 +251,7 @@ static int write_batch(struct store *s, uint32_t *ret_n)
 }
 
 /* Returns when the first `target` records ever are in the database.  0 or -errno. */
-static int drain_to(struct store *s, uint64_t target)
+int store_drain_to(struct store *s, uint64_t target)
 {
         while (s->consumed < target || s->refill) {
                 uint32_t n;
@@ -260,13 +271,32 @@ static int drain_to(struct store *s, uint64_t target)
         return 0;
 }
 
+void store_transaction(struct store *s, int (*fn)(struct store *s))
+{
+        while (s->db && !s->refill && !is_stopping(s)) {
+                int rc = begin(s);
+
+                if (is_busy(rc)) {
+                        wait_while_busy(s);
+                        continue;
+                }
+                if (rc == SQLITE_OK)
+                        rc = fn(s);
+                if (rc == SQLITE_OK)
+                        rc = commit(s);
+                if (rc == SQLITE_OK)
+                        return;
+                fail_over_rc(s, rc);
+        }
+}
+
 /* The journal up to `target`, and what the living handles say now. */
 static int sync_to(struct store *s, uint64_t target)
 {
         for (;;) {
                 int rc, r;
 
-                r = drain_to(s, target);
+                r = store_drain_to(s, target);
                 if (r == 0)
                         r = ensure_database(s);
                 if (r < 0)
@@ -333,6 +363,11 @@ void *store_writer_main(void *store)
         struct store *s = store;
         const uint32_t quarter = MAX(1, journal_size(s->journal) / 4);
 
+        if (s->resume) {
+                if (!store_resume_open(s))
+                        return NULL;
+                store_resume_rows(s);
+        }
         for (;;) {
                 struct store_job *jobs = take_jobs(s);
 
@@ -347,8 +382,8 @@ void *store_writer_main(void *store)
                 if (!has_jobs(s))
                         journal_wait(s->journal, quarter, GATHER_US);
                 if (!has_jobs(s))
-                        drain_to(s, journal_head(s->journal));
+                        store_drain_to(s, journal_head(s->journal));
         }
-        drain_to(s, journal_head(s->journal));
+        store_drain_to(s, journal_head(s->journal));
         return NULL;
 }

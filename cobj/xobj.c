@@ -6,9 +6,9 @@
  *
  *   give_access_internal()  makes it with two references, the table's and its own; lists it; looks
  *                           once more whether the client still lives, and ends it if not
- *   xobj_free()             whoever takes the token out of the table (id_table_free() says true to
- *                           exactly one caller) takes it off the lists and drops the table's
- *                           reference
+ *   xobj_free()             whoever sets `ended` takes it off the lists, ends its record, then takes
+ *                           the token out of the table (not before: its index may be another's from
+ *                           then on, and two records would claim it) and drops the table's reference
  *   xobj_unref()            the last reference, decided by the value that the one decrement
  * returned, runs being_freed() and drops the references on object and client
  *
@@ -35,29 +35,19 @@ struct xobj {
         struct server_object *object; /* a reference */
         struct client *client;        /* a reference */
         struct client_data *data;     /* owned by the server object's ops */
-        _Atomic uint64_t rights;      /* match in the high half, nomatch in the low one */
         atomic_int refs;
+        atomic_bool ended; /* by whoever sets it; then the token does not resolve any more */
         GList object_link; /* in server_object.xobjs, under its xobj_lock */
         GList client_link; /* in client.handles, under cobj.lock */
 };
 
 struct cobj {
         struct cobj_observer observer; /* constant */
+        struct keep *keep;             /* borrowed; constant; may be NULL */
         struct id_table *xobjs;
         struct client_table *clients;
         GMutex lock; /* protects client.handles of all clients */
 };
-
-static uint64_t pack_rights(access_rights match, access_rights nomatch)
-{
-        return (uint64_t)match << 32 | nomatch;
-}
-
-static void unpack_rights(uint64_t rights, access_rights *ret_match, access_rights *ret_nomatch)
-{
-        *ret_match = (access_rights)(rights >> 32);
-        *ret_nomatch = (access_rights)rights;
-}
 
 void server_object_init(struct server_object *object, const struct server_object_ops *ops)
 {
@@ -88,7 +78,7 @@ static void on_client_exited(struct client *client, void *data)
                 cobj->observer.client_exited(client, cobj->observer.data);
 }
 
-int cobj_new(const struct cobj_observer *observer, struct cobj **ret_cobj)
+int cobj_new(const struct cobj_observer *observer, struct keep *keep, struct cobj **ret_cobj)
 {
         struct cobj *cobj = calloc(1, sizeof *cobj);
         int r = -ENOMEM;
@@ -97,13 +87,15 @@ int cobj_new(const struct cobj_observer *observer, struct cobj **ret_cobj)
                 return -ENOMEM;
         g_mutex_init(&cobj->lock);
         cobj->observer = *observer;
+        cobj->keep = keep;
         cobj->xobjs = id_table_new(1, XHANDLES_MAX);
         if (cobj->xobjs)
-                r = client_table_new(on_client_new, on_client_exited, cobj, &cobj->clients);
+                r = client_table_new(on_client_new, on_client_exited, cobj, keep, &cobj->clients);
         if (r < 0) {
                 cobj_free(cobj);
                 return r;
         }
+        id_table_keep(cobj->xobjs, keep_word(keep, KEEP_WORD_HANDLE_IDS));
         *ret_cobj = cobj;
         return 0;
 }
@@ -121,6 +113,11 @@ void cobj_free(struct cobj *cobj)
 struct client_table *cobj_clients(struct cobj *cobj)
 {
         return cobj->clients;
+}
+
+struct keep *cobj_keep(struct cobj *cobj)
+{
+        return cobj->keep;
 }
 
 uint32_t cobj_handle_count(struct cobj *cobj)
@@ -166,31 +163,75 @@ static bool xobj_unlist(struct xobj *xobj)
         return last;
 }
 
-int give_access_internal(struct cobj *cobj, struct server_object *object, struct client *client,
-                         access_rights match, access_rights nomatch, struct client_data *data,
-                         struct object_handle *ret_handle)
+int client_data_init(struct cobj *cobj, struct client_data *data)
+{
+        data->kept = keep_alloc(cobj->keep, sizeof *data->kept);
+        return data->kept ? 0 : -ENOMEM;
+}
+
+void client_data_clear(struct cobj *cobj, struct client_data *data)
+{
+        keep_free(cobj->keep, g_steal_pointer(&data->kept));
+}
+
+/* An xobj with references on object and client and no id, on no list. */
+static struct xobj *xobj_new(struct cobj *cobj, struct server_object *object, struct client *client,
+                             struct client_data *data, int refs)
 {
         struct xobj *xobj = calloc(1, sizeof *xobj);
-        int r;
 
         if (!xobj)
-                return -ENOMEM;
+                return NULL;
         xobj->cobj = cobj;
         xobj->object = object;
         xobj->client = client;
         xobj->data = data;
         xobj->object_link.data = xobj;
         xobj->client_link.data = xobj;
-        atomic_init(&xobj->rights, pack_rights(match, nomatch));
-        atomic_init(&xobj->refs, 2);
-        r = id_table_reserve(cobj->xobjs, &xobj->token);
-        if (r < 0) {
-                free(xobj);
-                return r;
-        }
+        atomic_init(&xobj->refs, refs);
         object->ops->ref(object);
         client_ref(client);
-        /* Everybody who can find it finds it whole, listed and in the journal. */
+        return xobj;
+}
+
+/* As if it had not been made. */
+static void xobj_unmake(struct xobj *xobj)
+{
+        xobj->object->ops->unref(xobj->object);
+        client_unref(xobj->client);
+        free(xobj);
+}
+
+/* What the next daemon needs to know, from the moment on that somebody may know the token. */
+static void commit_handle(struct xobj *xobj, access_rights match, access_rights nomatch)
+{
+        const struct client_info *info = client_info(xobj->client);
+        struct kept_handle *kept = xobj->data->kept;
+
+        kept->token = xobj->token;
+        kept->client = info->id;
+        kept->pid = info->pid;
+        kept->start_time = info->start_time;
+        atomic_store_explicit(&kept->rights, KEPT_RIGHTS(match, nomatch), memory_order_relaxed);
+        keep_commit(kept, KEEP_HANDLE);
+}
+
+int give_access_internal(struct cobj *cobj, struct server_object *object, struct client *client,
+                         access_rights match, access_rights nomatch, struct client_data *data,
+                         struct object_handle *ret_handle)
+{
+        struct xobj *xobj = xobj_new(cobj, object, client, data, 2);
+        int r;
+
+        if (!xobj)
+                return -ENOMEM;
+        r = id_table_reserve(cobj->xobjs, &xobj->token);
+        if (r < 0) {
+                xobj_unmake(xobj);
+                return r;
+        }
+        commit_handle(xobj, match, nomatch);
+        /* Everybody who can find it finds it whole, listed, kept and in the journal. */
         if (cobj->observer.handle_given)
                 cobj->observer.handle_given(xobj, cobj->observer.data);
         xobj_list(xobj);
@@ -203,9 +244,32 @@ int give_access_internal(struct cobj *cobj, struct server_object *object, struct
         return 0;
 }
 
+int xobj_resume(struct cobj *cobj, struct server_object *object, struct client *client,
+                struct client_data *data)
+{
+        struct xobj *xobj = xobj_new(cobj, object, client, data, 1);
+        int r;
+
+        if (!xobj)
+                return -ENOMEM;
+        xobj->token = data->kept->token;
+        r = id_table_restore(cobj->xobjs, xobj->token, xobj);
+        if (r < 0) {
+                xobj_unmake(xobj);
+                return r;
+        }
+        atomic_store(&data->dirty, true);
+        xobj_list(xobj);
+        return 0;
+}
+
 static bool xobj_try_ref(void *object)
 {
-        xobj_ref(object); /* in the table, so the table's reference is still there */
+        struct xobj *xobj = object;
+
+        if (atomic_load(&xobj->ended))
+                return false;
+        xobj_ref(xobj); /* in the table, so the table's reference is still there */
         return true;
 }
 
@@ -273,22 +337,24 @@ struct client_data *xobj_client_data(const struct xobj *xobj)
 
 void xobj_get_rights(const struct xobj *xobj, access_rights *ret_match, access_rights *ret_nomatch)
 {
-        unpack_rights(atomic_load(&xobj->rights), ret_match, ret_nomatch);
+        const uint64_t rights = atomic_load(&xobj->data->kept->rights);
+
+        *ret_match = KEPT_MATCH(rights);
+        *ret_nomatch = KEPT_NOMATCH(rights);
 }
 
 int xobj_restrict(struct xobj *xobj, access_rights match, access_rights nomatch)
 {
-        uint64_t old = atomic_load(&xobj->rights);
-        access_rights old_match, old_nomatch;
+        _Atomic uint64_t *rights = &xobj->data->kept->rights;
+        uint64_t old = atomic_load(rights);
 
         if (!access_rights_subset(nomatch, match))
                 return -EINVAL;
         do {
-                unpack_rights(old, &old_match, &old_nomatch);
-                if (!access_rights_subset(match, old_match) ||
-                    !access_rights_subset(nomatch, old_nomatch))
+                if (!access_rights_subset(match, KEPT_MATCH(old)) ||
+                    !access_rights_subset(nomatch, KEPT_NOMATCH(old)))
                         return -EPERM;
-        } while (!atomic_compare_exchange_weak(&xobj->rights, &old, pack_rights(match, nomatch)));
+        } while (!atomic_compare_exchange_weak(rights, &old, KEPT_RIGHTS(match, nomatch)));
         atomic_store(&xobj->data->dirty, true); /* the store shows the rights, too */
         return 0;
 }
@@ -301,7 +367,7 @@ bool xobj_free(struct cobj *cobj, xhandle token)
 
         if (!xobj)
                 return false;
-        if (!id_table_free(cobj->xobjs, token)) {
+        if (atomic_exchange(&xobj->ended, true)) {
                 xobj_unref(xobj); /* somebody else was first */
                 return false;
         }
@@ -310,6 +376,11 @@ bool xobj_free(struct cobj *cobj, xhandle token)
         last = xobj_unlist(xobj);
         if (cobj->observer.handle_freed)
                 cobj->observer.handle_freed(xobj, cobj->observer.data);
+        /* After that: a record of its end whose handle came back is not believed (store_rows.c), and
+         * nothing tells of a handle that ended without one. */
+        keep_commit(xobj->data->kept,
+                    object->ops->leaves ? object->ops->leaves(object, xobj) : KEEP_NONE);
+        id_table_free(cobj->xobjs, token);
         xobj_unref(xobj);
         xobj_unref(xobj); /* the table's */
         if (last && object->ops->exported_xobject_list_empty)

@@ -18,6 +18,11 @@
  *     -> ops->give_access_set_client_data()   the object makes client data of its own kind
  *       -> give_access_internal()    and has the xobj made, listed and journalled
  *
+ * What survives the daemon of an xobj is its record (struct kept_handle), and the record is the only place
+ * where it is: counters, sharing and rights are changed there and nowhere else, so they are exact
+ * whenever the daemon is killed.  It is committed before anybody can find the handle, and ended before
+ * xobj_free() returns, or it becomes what the handle leaves behind (ops->leaves()).
+ *
  * How it goes: xobj_free() makes the token stale, takes the xobj off the lists, calls
  * ops->being_freed() exactly once, the last act, after which the client data is gone; and when it was
  * the object's last one, ops->exported_xobject_list_empty().
@@ -37,6 +42,7 @@
 #include "cobj/access_rights.h"
 #include "cobj/client.h"
 #include "cobj/id_table.h"
+#include "cobj/keep.h"
 
 typedef uint64_t xhandle;
 #define XHANDLE_NONE ID_NONE
@@ -69,17 +75,39 @@ enum xobj_type {
         XOBJ_DIR,
 };
 
-/* The part of the client data that every server has; the counters and `sharing` are atomic, the rest
- * is constant after give_access_internal(). */
-struct client_data {
-        xhandle parent;        /* lineage: the handle that this one was derived from, or XHANDLE_NONE */
-        int flags;             /* open(2) flags of the description */
-        enum xobj_type type;
-        enum io_class io_class;
-        int64_t opened;        /* µs since the epoch */
-        _Atomic int sharing;   /* enum sharing */
+/* What survives of a handle: a KEEP_HANDLE record.  The counters, `sharing` and `rights` are atomic, the
+ * rest is constant after give_access_internal(). */
+struct kept_handle {
+        /* Filled in by give_access_internal(). */
+        xhandle token;
+        uint64_t client;         /* id of the client; ID_NONE: pid 0 */
+        uint64_t start_time;     /* of the client's process, for when the client is gone */
+        _Atomic uint64_t rights; /* KEPT_RIGHTS() */
+        int32_t pid;             /* of the client */
+
+        /* Filled in by the server before. */
+        int32_t flags;       /* open(2) flags of the description */
+        xhandle parent;      /* lineage: the handle that this one was derived from, or XHANDLE_NONE */
+        uint64_t description; /* for the server: by what it finds again what this is a handle on */
+        int64_t opened;      /* µs since the epoch */
         _Atomic uint64_t reads, read_bytes, writes, write_bytes;
-        _Atomic bool dirty;    /* they or the rights changed since the store last looked */
+        _Atomic uint32_t sharing; /* enum sharing */
+        uint8_t type;        /* enum xobj_type */
+        uint8_t io_class;    /* enum io_class */
+        uint8_t reserved[2];
+};
+G_STATIC_ASSERT(sizeof(struct kept_handle) <= 112); /* 128 bytes of the keep */
+
+#define KEPT_RIGHTS(match, nomatch) ((uint64_t)(match) << 32 | (nomatch))
+#define KEPT_MATCH(rights)          ((access_rights)((rights) >> 32))
+#define KEPT_NOMATCH(rights)        ((access_rights)(rights))
+
+/* The part of the client data that every server has.  client_data_init() makes the record, the server
+ * fills in parent, description, flags, opened, sharing, type and io_class, then calls
+ * give_access_internal(). */
+struct client_data {
+        struct kept_handle *kept; /* owned; constant */
+        _Atomic bool dirty;       /* counters, sharing or rights changed since the store last looked */
 };
 
 struct server_object_ops {
@@ -88,14 +116,24 @@ struct server_object_ops {
         int (*give_access_set_client_data)(struct server_object *object, struct client *client,
                                            access_rights match, access_rights nomatch,
                                            const void *how, struct object_handle *ret_handle);
-        /* The xobj's last act: frees its client data.  The token is stale already; everything else of
+        /* The xobj's last act: frees its client data, the record included.  The token is stale already; everything else of
          * the xobj can still be read.  No lock held. */
         void (*being_freed)(struct server_object *object, const struct xobj *xobj);
+        /* The handle is being ended: what becomes of its record at the same moment.  KEEP_NONE (as if
+         * this was NULL), or KEEP_HOLDER if the next daemon shall know that it was there; being_freed
+         * then decides what becomes of the memory.  No lock held. */
+        enum keep_type (*leaves)(struct server_object *object, const struct xobj *xobj);
         /* The object's last client is gone.  No lock held; may be NULL. */
         void (*exported_xobject_list_empty)(struct server_object *object);
         /* Reference counting of whatever the server object is embedded in. */
         void (*ref)(struct server_object *object);
         void (*unref)(struct server_object *object);
+        /* Opens what the object stands for, which must be the very same, once more; `flags` as it was opened with
+         * the first time, and never what they would create or change.  A new descriptor, or -errno, -ESTALE if
+         * it cannot be found again.  May be NULL: -ESTALE. */
+        int (*open_again)(struct server_object *object, int flags);
+        /* By what the next daemon finds the object again; NULL, or 0: by nothing. */
+        uint64_t (*id)(struct server_object *object);
         /* A name for people (a path relative to the mount's root, beginning with '/'); free with
          * g_free().  Never NULL; may be out of date the moment it is returned. */
         char *(*describe)(struct server_object *object);
@@ -121,14 +159,16 @@ struct cobj_observer {
         void *data;
 };
 
-/* The COBJ layer of one mount: the xhandle table and the clients.  Returns 0 or -errno. */
-int cobj_new(const struct cobj_observer *observer, struct cobj **ret_cobj);
+/* The COBJ layer of one mount: the xhandle table and the clients.  The records are in `keep` (borrowed;
+ * NULL: nothing survives).  Returns 0 or -errno. */
+int cobj_new(const struct cobj_observer *observer, struct keep *keep, struct cobj **ret_cobj);
 /* All handles must be gone.  NULL is ignored. */
 void cobj_free(struct cobj *cobj);
 typedef struct cobj K42Cobj; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Cobj, cobj_free)
 
 struct client_table *cobj_clients(struct cobj *cobj);
+struct keep *cobj_keep(struct cobj *cobj); /* NULL if there is none */
 uint32_t cobj_handle_count(struct cobj *cobj);
 
 /* Gives `client` a handle of its own on `object`.  `how` is passed through to the object's
@@ -137,11 +177,22 @@ uint32_t cobj_handle_count(struct cobj *cobj);
 int give_access_by_server(struct server_object *object, struct client *client, access_rights match,
                           access_rights nomatch, const void *how, struct object_handle *ret_handle);
 
-/* For give_access_set_client_data() only: makes the xobj, tells the observer, puts it on the lists.
- * Takes over `data` on success. */
+/* Makes the record of new client data, zeroed.  Returns 0 or -ENOMEM.  client_data_clear() frees it, if
+ * it is still there. */
+int client_data_init(struct cobj *cobj, struct client_data *data);
+void client_data_clear(struct cobj *cobj, struct client_data *data);
+
+/* For give_access_set_client_data() only: makes the xobj, commits its record, tells the observer, puts it
+ * on the lists.  Takes over `data` on success. */
 int give_access_internal(struct cobj *cobj, struct server_object *object, struct client *client,
                          access_rights match, access_rights nomatch, struct client_data *data,
                          struct object_handle *ret_handle);
+
+/* Makes the xobj of a handle that an earlier daemon gave, under the same token; `data` is like that of
+ * give_access_internal(), with the committed record.  The observer is not told.  Before there are other
+ * threads; the client may have ended.  Returns 0, or -errno and nothing has changed. */
+int xobj_resume(struct cobj *cobj, struct server_object *object, struct client *client,
+                struct client_data *data);
 
 /* The xobj behind `token`, if `caller` has all of `needed` on it: the match rights count if the
  * caller's process owns the handle, else the nomatch rights.  A reference is passed to the caller.

@@ -26,6 +26,7 @@
 #define FS_TYPE          "fuse.k42fs"
 #define ANSWER_DEPTH_MAX 16
 #define ANSWER_MAX       (G_MAXUINT32 / 2)
+#define ASK_AGAIN_US     20000
 
 void target_free(struct target *target)
 {
@@ -266,9 +267,9 @@ static int ask_where(struct target *target, int timeout)
         case ENOTCONN:
         case ECONNABORTED:
                 ctl_complain(
-                        "%s: the mount is dead: its daemon is gone; clear it with 'fusermount3 -u "
-                        "%s' or 'umount -l %s'",
-                        target->mountpoint, target->mountpoint, target->mountpoint);
+                        "%s: the mount is dead: its daemon is gone; clear it with 'k42ctl umount "
+                        "%s'",
+                        target->mountpoint, target->mountpoint);
                 return EXIT_FAILED;
         case ETIMEDOUT:
                 ctl_complain("%s: the mount does not answer", target->mountpoint);
@@ -299,8 +300,8 @@ static int find_by_path(const char *path, const struct ctl_options *options, GPt
         }
         if (probe.error == ENOTCONN || probe.error == ECONNABORTED) {
                 ctl_complain(
-                        "%s: the mount is dead: its daemon is gone; clear it with 'fusermount3 -u' "
-                        "or 'umount -l' on the mount point",
+                        "%s: the mount is dead: its daemon is gone; clear it with 'k42ctl umount' "
+                        "on the mount point",
                         path);
                 return EXIT_FAILED;
         }
@@ -517,56 +518,110 @@ nonsense:
         return EXIT_FAILED;
 }
 
+/* Who listens on the socket at the other end of `fd`, into the process ids that the caller wants. */
+static void note_listener(int fd, struct target_listener *ret_listener)
+{
+        struct ucred cred;
+        socklen_t size = sizeof(cred);
+
+        if (!ret_listener || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+                return;
+        ret_listener->pid = cred.pid;
+        ret_listener->uid = cred.uid;
+}
+
+/* One attempt: the line of the answer, or -errno.  -ECONNRESET or -EPIPE: whoever took the request ended
+ * before it answered. */
+static int ask_once(struct target *target, const struct ctl_options *options, const char *request,
+                    GByteArray *line, struct target_listener *ret_listener)
+{
+        int fd = connect_target(target, options), r;
+
+        if (fd < 0)
+                return fd;
+        note_listener(fd, ret_listener);
+        /* a daemon that refuses has answered before it read */
+        send_all(fd, request, strlen(request));
+        g_byte_array_set_size(line, 0);
+        r = receive_line(fd, options->timeout, line);
+        close(fd);
+        return r;
+}
+
+/* Until there is an answer: a worker that dies is replaced at once, and most requests reach the next one
+ * in the socket's queue; the one that was taken already must be asked again. */
+static int ask_until(struct target *target, const struct ctl_options *options, const char *request,
+                     GByteArray *line, struct target_listener *ret_listener)
+{
+        const int64_t deadline =
+                g_get_monotonic_time() + options->timeout * G_TIME_SPAN_SECOND;
+        bool asked = false;
+        int r;
+
+        for (;;) {
+                r = ask_once(target, options, request, line, ret_listener);
+                if (r != -ECONNRESET && r != -EPIPE)
+                        return asked && nobody_there(r) ? -ECONNRESET : r;
+                asked = true;
+                if (g_get_monotonic_time() >= deadline)
+                        return r;
+                g_usleep(ASK_AGAIN_US);
+        }
+}
+
 int target_ask_text(struct target *target, const struct ctl_options *options, const char *verb,
-                    const char *args, GByteArray **ret_line, pid_t *ret_pid)
+                    const char *args, GByteArray **ret_line, struct target_listener *ret_listener)
 {
         const char *name = target_name(target);
         g_autoptr(GByteArray) line = g_byte_array_new();
         g_autofree char *request = NULL;
-        struct ucred cred = {0};
-        socklen_t size = sizeof(cred);
-        int fd, r;
+        int r;
 
-        fd = connect_target(target, options);
-        if (nobody_there(fd) && target->mountpoint) {
-                r = ask_where(target, options->timeout);
-                if (r != EXIT_GOOD)
-                        return r;
-                fd = connect_to(target->state_dir, options->timeout);
-        }
-        if (fd < 0) {
-                if (fd == -ETIMEDOUT)
-                        ctl_complain("%s: the daemon does not answer", name);
-                else if (fd == -ECONNREFUSED)
-                        ctl_complain("%s: the daemon is gone", name);
-                else
-                        ctl_complain("%s: cannot reach the daemon: %s", name, g_strerror(-fd));
-                return EXIT_FAILED;
-        }
-        if (ret_pid && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) == 0)
-                *ret_pid = cred.pid;
         request = g_strdup_printf("{\"verb\":\"%s\",\"args\":%s}\n", verb, args ? args : "{}");
-        /* a daemon that refuses has answered before it read */
-        send_all(fd, request, strlen(request));
-        r = receive_line(fd, options->timeout, line);
-        close(fd);
+        r = ask_until(target, options, request, line, ret_listener);
+        if (nobody_there(r) && target->mountpoint) {
+                if (ask_where(target, options->timeout) != EXIT_GOOD)
+                        return EXIT_FAILED;
+                r = ask_until(target, options, request, line, ret_listener);
+        }
+        if (r == 0) {
+                *ret_line = g_steal_pointer(&line);
+                return EXIT_GOOD;
+        }
+        if (ret_listener)
+                ret_listener->unanswered = r == -ETIMEDOUT;
         if (r == -ETIMEDOUT)
                 ctl_complain("%s: the daemon does not answer", name);
         else if (r == -ECONNRESET || r == -EPIPE)
                 ctl_complain("%s: the daemon ended before it answered", name);
-        else if (r < 0)
-                ctl_complain("%s: cannot read the daemon's answer: %s", name, g_strerror(-r));
-        if (r < 0)
-                return EXIT_FAILED;
-        *ret_line = g_steal_pointer(&line);
-        return EXIT_GOOD;
+        else if (r == -ECONNREFUSED)
+                ctl_complain("%s: the daemon is gone", name);
+        else
+                ctl_complain("%s: cannot reach the daemon: %s", name, g_strerror(-r));
+        return EXIT_FAILED;
 }
 
 int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
-               const char *args, JsonNode **ret_result, pid_t *ret_pid)
+               const char *args, JsonNode **ret_result, struct target_listener *ret_listener)
 {
         g_autoptr(GByteArray) line = NULL;
-        int r = target_ask_text(target, options, verb, args, &line, ret_pid);
+        int r = target_ask_text(target, options, verb, args, &line, ret_listener);
 
         return r == EXIT_GOOD ? target_parse_answer(target, line, ret_result) : r;
+}
+
+bool target_dead(struct target *target, const struct ctl_options *options)
+{
+        struct probe probe;
+        int fd;
+
+        if (!target->mountpoint)
+                return false;
+        fd = connect_target(target, options);
+        if (fd >= 0)
+                close(fd);
+        if (!nobody_there(fd))
+                return false;
+        probe_in_child(probe_where, target->mountpoint, options->timeout, &probe);
+        return probe.error == ENOTCONN || probe.error == ECONNABORTED;
 }

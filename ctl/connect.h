@@ -42,16 +42,26 @@ GPtrArray *targets_parse(const char *mountinfo);
 int targets_find(const struct verb *verb, const struct ctl_options *options, unsigned index,
                  GPtrArray **ret_targets);
 
-/* Sends one request and gives its result.  `args` is JSON text or NULL.  Returns EXIT_GOOD, or
- * EXIT_FAILED after a line on stderr.  `ret_pid` (or NULL): the daemon's process id, 0 if it cannot
- * be seen from here. */
+/* Who listens on a mount's control socket: the process that owns the mount, not the one that answers. */
+struct target_listener {
+        pid_t pid; /* 0: cannot be seen from here */
+        uid_t uid;
+        bool unanswered; /* he took the connection, and no answer came in time */
+};
+
+/* Sends one request and gives its result.  `args` is JSON text or NULL.  Waits for a worker that is being
+ * replaced, and asks again if it was replaced meanwhile; options->timeout at most.  Returns EXIT_GOOD, or
+ * EXIT_FAILED after a line on stderr.  `ret_listener` (or NULL) is set whenever somebody listens. */
 int target_ask(struct target *target, const struct ctl_options *options, const char *verb,
-               const char *args, JsonNode **ret_result, pid_t *ret_pid);
+               const char *args, JsonNode **ret_result, struct target_listener *ret_listener);
+
+/* True if the mount is dead: nobody listens, and it answers ENOTCONN. */
+bool target_dead(struct target *target, const struct ctl_options *options);
 
 /* The two halves of it, for who reads a large answer in another way: the line as it came, without its
  * newline (to be freed), and what is to be made of it. */
 int target_ask_text(struct target *target, const struct ctl_options *options, const char *verb,
-                    const char *args, GByteArray **ret_line, pid_t *ret_pid);
+                    const char *args, GByteArray **ret_line, struct target_listener *ret_listener);
 int target_parse_answer(const struct target *target, const GByteArray *line, JsonNode **ret_result);
 
 /* What messages call it; borrowed. */

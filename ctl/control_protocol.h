@@ -24,7 +24,16 @@
  *   stats    {}                  -> the stats object
  *   status   {}                  -> the status object
  *   umount   {}                  -> {} once the daemon has begun to end
+ *   upgrade  {"program":"/PATH"} -> {} once the daemon has begun to let that program take over, or, without
+ *                                   "program", the file that it was started from; "upgrades" or
+ *                                   "downgrades" of status is one more when it has ended, well or not
  *   sync     {}                  -> {} when rows and counters are exact
+ *   failpoint {"points":"SPEC"}  -> {"armed":SPEC}: for tests, where the daemon is to be killed, see
+ *                                   fusefs/failpoint.h; only for those who see everything.  Without "points" it
+ *                                   only tells
+ *
+ * The socket is the holder's; a worker answers.  While there is none a request waits in the socket's queue,
+ * and a connection that ends without an answer was a dying worker's: every request may be sent again.
  *
  * `check`, `tree` and the rest are made by k42ctl from these.
  */

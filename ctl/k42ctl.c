@@ -14,8 +14,8 @@
 #define TIMEOUT_MAX     86400
 
 static const struct verb *const verbs[] = {
-        &verb_list, &verb_tree,  &verb_top,    &verb_history, &verb_graph,
-        &verb_show, &verb_stats, &verb_status, &verb_check,   &verb_umount,
+        &verb_list, &verb_tree,  &verb_top,    &verb_history, &verb_graph,   &verb_show,
+        &verb_stats, &verb_status, &verb_check, &verb_umount,  &verb_upgrade,
 };
 
 static const struct verb *find_verb(const char *name)

@@ -58,7 +58,8 @@ static void set_environment(const char *shim, const char *mode)
         else
                 joined = g_strdup(preload && *preload ? preload : shim);
         g_setenv("LD_PRELOAD", joined, TRUE);
-        g_setenv("K42_FORK", mode, TRUE);
+        if (mode) /* else it stays what it is, and without it the mounts decide */
+                g_setenv("K42_FORK", mode, TRUE);
 }
 
 static int run(char **command)
@@ -77,7 +78,9 @@ int main(int argc, char **argv)
         gboolean check = FALSE, version = FALSE;
         const GOptionEntry entries[] = {
                 {"fork", 0, 0, G_OPTION_ARG_STRING, &mode,
-                 "How a child shares what it inherits: shared (as POSIX says)", "shared"},
+                 "What a child gets of an open file that it inherits: shared (as POSIX says) or private "
+                 "(its own offset); without this what K42_FORK says, else what the mount says",
+                 "shared|private"},
                 {"check", 0, 0, G_OPTION_ARG_NONE, &check, "Tell what of COMMAND is covered", NULL},
                 {"version", 'V', 0, G_OPTION_ARG_NONE, &version, "Print the version and exit",
                  NULL},
@@ -96,8 +99,8 @@ int main(int argc, char **argv)
                 printf("k42run %s\n", K42_VERSION);
                 return K42RUN_OK;
         }
-        if (mode && strcmp(mode, "shared") != 0) {
-                fprintf(stderr, "k42run: --fork=%s: unknown; it must be shared\n", mode);
+        if (mode && strcmp(mode, "shared") != 0 && strcmp(mode, "private") != 0) {
+                fprintf(stderr, "k42run: --fork=%s: unknown; it must be shared or private\n", mode);
                 return K42RUN_USAGE;
         }
         argv++;
@@ -111,7 +114,7 @@ int main(int argc, char **argv)
         if (!shim || check_shim_path(shim) < 0)
                 return K42RUN_FAILED;
         if (!check) {
-                set_environment(shim, mode ? mode : "shared");
+                set_environment(shim, mode);
                 return run(argv);
         }
         program = g_find_program_in_path(*argv);
@@ -119,5 +122,7 @@ int main(int argc, char **argv)
                 fprintf(stderr, "k42run: %s: not found\n", *argv);
                 return K42RUN_NOT_FOUND;
         }
+        if (mode)
+                g_setenv("K42_FORK", mode, TRUE); /* which the library reads when it is loaded */
         return k42run_check(program, shim);
 }

@@ -111,12 +111,31 @@ static bool check_file(const char *program, unsigned depth)
         return !why;
 }
 
+/* The fork mode, and whether what private mode needs of this machine is there. */
+static bool check_fork(int mode)
+{
+        const bool proc = access("/proc/self/fd", X_OK) == 0;
+
+        if (mode < 0) {
+                printf("fork: shared only: no address space for the tables of private mode\n");
+                return false;
+        }
+        printf("fork: %s\n", mode == 0   ? "shared, as POSIX says"
+                             : mode == 1 ? "private: a child has its own offset in what it inherits; "
+                                           "0, 1, 2 and O_APPEND stay shared"
+                                         : "as the mount says (fork= in k42fs(1)), else shared");
+        if (mode != 0 && !proc)
+                printf("fork: /proc is not there: a private re-open fails\n");
+        return mode == 0 || proc;
+}
+
 /* Loads the library into this process and asks it. */
 static bool check_shim(const char *shim)
 {
         void *library = dlopen(shim, RTLD_NOW | RTLD_LOCAL);
         const char *(*interception)(unsigned, int *);
-        int (*active)(void), (*slots)(void);
+        int (*active)(void), (*slots)(void), (*private_mode)(void);
+        bool fork_works;
         const char *name;
         int touches;
 
@@ -127,17 +146,19 @@ static bool check_shim(const char *shim)
         *(void **)&active = dlsym(library, "k42_shim_active");
         *(void **)&slots = dlsym(library, "k42_shim_stdio_slots");
         *(void **)&interception = dlsym(library, "k42_shim_interception");
-        if (!active || !slots || !interception) {
+        *(void **)&private_mode = dlsym(library, "k42_shim_private");
+        if (!active || !slots || !interception || !private_mode) {
                 printf("library: %s: is another version than this program\n", shim);
                 return false;
         }
         printf("library: %s: %s\n", shim, active() ? "works here" : "cannot make its tables here");
         printf("stdio: %s\n", slots() > 0 ? "covered, through libc's redirected slots"
                                           : "not covered: libc's tables are not as expected");
+        fork_works = check_fork(private_mode());
         printf("intercepted (T touches a descriptor, B keeps the bitmaps):\n");
         for (unsigned i = 0; (name = interception(i, &touches)); i++)
                 printf("  %c %s\n", touches ? 'T' : 'B', name);
-        return active() && slots() > 0;
+        return active() && slots() > 0 && fork_works;
 }
 
 int k42run_check(const char *program, const char *shim)

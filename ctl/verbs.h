@@ -60,7 +60,7 @@ struct verb {
 };
 
 extern const struct verb verb_check, verb_graph, verb_history, verb_list, verb_show, verb_stats,
-        verb_status, verb_top, verb_tree, verb_umount;
+        verb_status, verb_top, verb_tree, verb_umount, verb_upgrade;
 
 /* One line on stderr, "k42ctl: " before it and what the terminal must not see escaped. */
 void ctl_complain(const char *format, ...) G_GNUC_PRINTF(1, 2);

@@ -13,7 +13,9 @@
  *   - TMPFILE, which libfuse 3.14 does not know, becomes a CREATE that is marked as such;
  *   - passthrough (class fast) is asked for, and the backing id is put into the replies to OPEN and
  *     CREATE;
- *   - requests are counted by kind.
+ *   - requests are counted by kind;
+ *   - what the next daemon has to know of a request that is under way is recorded (requests.h);
+ *   - a daemon that takes over has libfuse see the INIT of the mount again, see channel_replay_init().
  *
  * A thread reads a request and serves it before it reads the next one, so what belongs to a request
  * is thread-local.
@@ -28,6 +30,7 @@
 #define CHANNEL_OPCODES 64
 
 struct channel;
+struct request;
 
 /* What libfuse does not tell about the request that this thread is serving. */
 struct channel_request {
@@ -39,11 +42,39 @@ struct channel_request {
 };
 
 /* Puts the channel between `se` and `fd`, the /dev/fuse descriptor of a mount, which the session owns
- * from then on.  `passthrough`: ask for it.  `ready` is called once, from a serving thread, when the kernel has taken the INIT
+ * from then on.  `passthrough`: ask for it.  `requests`: where what is under way is recorded, or NULL.  `ready` is called once, from a serving thread, when the kernel has taken the INIT
  * reply.  Returns 0 or -errno. */
-int channel_new(struct fuse_session *se, int fd, bool passthrough, void (*ready)(void *data),
-                void *data, struct channel **ret_channel);
+int channel_new(struct fuse_session *se, int fd, bool passthrough, struct requests *requests,
+                void (*ready)(void *data), void *data, struct channel **ret_channel);
 void channel_free(struct channel *channel); /* after the session's end; NULL is ignored */
+
+/* For a daemon that takes over.  libfuse is given the recorded INIT; its reply, which the kernel has got long ago,
+ * is compared with the recorded one.  Returns 0 (`ready` was called); -ENODATA if none was recorded, because
+ * the kernel has not got its answer yet; -EPROTO, after one line was logged, if this program would agree with
+ * the kernel on something else than what was agreed; another -errno. */
+int channel_replay_init(struct channel *channel);
+
+/* The kernel sends all requests again that it has no answer to: before all others, with CHANNEL_RESENT set in
+ * their `unique`.  Returns 0 or -errno; -ENOSYS if it cannot (before Linux 6.9). */
+#define CHANNEL_RESENT (UINT64_C(1) << 63)
+int channel_resend(struct channel *channel);
+
+/* Reading a request when there is none gives EAGAIN.  Before there are threads. */
+void channel_do_not_wait(struct channel *channel, bool on);
+
+/* Answers the request `unique` with the reply `out` that another daemon made for it, of `size` bytes, a
+ * struct fuse_out_header first; or with `error`, 0 or -errno, alone.  Returns 0 or -errno; -ENOENT: the
+ * kernel does not wait for that answer. */
+int channel_answer(struct channel *channel, uint64_t unique, void *out, size_t size);
+int channel_answer_error(struct channel *channel, uint64_t unique, int error);
+
+/* The thread is going to serve `request` from its own buffer, into which another daemon had it read.  Returns the
+ * size to tell libfuse, or -EIO if it died while it was changing it. */
+ssize_t channel_serve_again(struct channel *channel, struct request *request);
+
+/* Ends the thread that channel_inval_inode() and channel_inval_entry() need, and closes its /dev/fuse.  Nobody
+ * may be in one of them. */
+void channel_stop_telling(struct channel *channel);
 
 /* Of the request that the calling thread is serving; valid until it reads the next one. */
 const struct channel_request *channel_request(void);

@@ -76,7 +76,8 @@ struct coherent {
 
         /* The thread's alone. */
         guint mounts;
-        bool lost; /* events: everything is to be forgotten */
+        bool lost;    /* events: everything is to be forgotten */
+        bool resumed; /* by the death of an earlier daemon */
         uint64_t batch;
         struct memo memo[MEMO_SLOTS];
         char buf[READ_SIZE];
@@ -105,7 +106,7 @@ bool coherent_covers(struct coherent *c, struct server_file *file)
 
         if (!coherent_active(c))
                 return false;
-        switch (coherent_marks_cover(&c->marks, file->dev)) {
+        switch (coherent_marks_cover(&c->marks, file->kept->dev)) {
         case COHERENT_COVERED:
                 return true;
         case COHERENT_NOT_COVERED:
@@ -115,7 +116,7 @@ bool coherent_covers(struct coherent *c, struct server_file *file)
         }
         fd = node_fd_get(file);
         if (fd >= 0) {
-                coherent_marks_add(&c->marks, file->dev, fd);
+                coherent_marks_add(&c->marks, file->kept->dev, fd);
                 node_fd_put(file);
         }
         return false; /* what the caller has seen is of before the mark */
@@ -126,7 +127,7 @@ void coherent_written_by_kernel(struct coherent *c, const struct server_file *fi
 {
         int r;
 
-        if (!coherent_active(c) || coherent_marks_cover(&c->marks, file->dev) != COHERENT_COVERED)
+        if (!coherent_active(c) || coherent_marks_cover(&c->marks, file->kept->dev) != COHERENT_COVERED)
                 return;
         r = coherent_marks_ignore(&c->marks, fd, written);
         /* Without it each write costs an event; with it for too long, only until the inode goes. */
@@ -151,7 +152,7 @@ uint64_t coherent_seen(struct coherent *c)
 
 bool coherent_changed(struct coherent *c, const struct server_file *file, uint64_t seen)
 {
-        return c && (atomic_load(slot_of(c, file->dev, file->ino)) > seen ||
+        return c && (atomic_load(slot_of(c, file->kept->dev, file->kept->ino)) > seen ||
                      atomic_load(&c->all_changed) > seen);
 }
 
@@ -192,11 +193,11 @@ static char *name_of(struct server_file *file, unsigned n, fuse_ino_t *ret_paren
         char *name = NULL;
 
         g_mutex_lock(&file->links_lock);
-        for (link = file->links; link && (n > 0 || !link->listed); link = link->next)
-                if (link->listed)
+        for (link = file->links; link && (n > 0 || !link->kept->listed); link = link->next)
+                if (link->kept->listed)
                         n--;
         if (link) {
-                name = strdup(link->name);
+                name = strdup(link->kept->name);
                 *ret_parent = link->parent->file.id;
         }
         g_mutex_unlock(&file->links_lock);
@@ -208,7 +209,7 @@ static void tell_file(struct coherent *c, struct server_file *file, bool data)
         struct channel *channel = c->mount->channel;
         int r = channel_inval_inode(channel, file->id, data);
 
-        if (r == -ENOENT && atomic_load(&file->nlookup) > 0) {
+        if (r == -ENOENT && atomic_load(&file->kept->nlookup) > 0) {
                 /* A reply that names it is on its way: wait until the lookup is over. */
                 fuse_ino_t parent;
                 char *name = name_of(file, 0, &parent);
@@ -270,18 +271,33 @@ static void tell_all_of(struct coherent *c, struct server_file *file)
         tell_file(c, file, true);
 }
 
+/* The files that the kernel writes to by itself since an earlier daemon, whose marks went with it. */
+static void mark_written(struct server_file *file)
+{
+        if (atomic_load(&file->opens.writers) > 0) {
+                NODE_FD(node, file);
+
+                if (node.fd >= 0)
+                        file_opens_watch_less(file, node.fd);
+        }
+}
+
 /* Events were lost, or cannot be understood: the kernel knows nothing any more. */
 static void forget_everything(struct coherent *c)
 {
+        const bool resumed = c->resumed;
         struct node_table *nodes = c->mount->nodes;
         struct server_file *file;
         uint32_t cursor = 0;
 
         c->lost = false;
+        c->resumed = false;
         atomic_fetch_add_explicit(&c->resets, 1, memory_order_relaxed);
         atomic_store(&c->all_changed, atomic_fetch_add(&c->sequence, 1) + 1);
         tell_file(c, node_table_file(nodes, FUSE_ROOT_ID), true);
         while (!atomic_load(&c->stopping) && (file = node_table_next(nodes, &cursor))) {
+                if (resumed)
+                        mark_written(file);
                 tell_all_of(c, file);
                 server_file_unref(file);
         }
@@ -366,6 +382,8 @@ static void *coherent_thread(void *data)
                 {.fd = c->mounts_fd, .events = POLLPRI},
         };
 
+        if (c->lost)
+                forget_everything(c);
         while (!atomic_load(&c->stopping)) {
                 if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
                         continue; /* EINTR, or no memory for the moment */
@@ -424,10 +442,11 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
                 return -ENOMEM;
         c->mount = mount;
         c->self = getpid();
+        c->lost = c->resumed = mount->resume; /* nobody watched */
         r = open_fds(c);
         if (r == 0) {
                 fd = node_fd_get(root);
-                r = fd < 0 ? fd : coherent_marks_add(&c->marks, root->dev, fd);
+                r = fd < 0 ? fd : coherent_marks_add(&c->marks, root->kept->dev, fd);
                 if (fd >= 0)
                         node_fd_put(root);
                 if (r == 0) {
@@ -484,7 +503,7 @@ static void abort_connection(struct coherent *c)
                 close(fd);
 }
 
-void coherent_stop(struct coherent *c)
+void coherent_stop(struct coherent *c, bool for_good)
 {
         const uint64_t one = 1;
 
@@ -494,6 +513,8 @@ void coherent_stop(struct coherent *c)
         if (write(c->stop_fd, &one, sizeof one) < 0) /* only when it counts 2^64 already */
                 g_debug("coherent: eventfd: %s", g_strerror(errno));
         if (!join(c, JOIN_MS)) {
+                if (!for_good)
+                        return;
                 abort_connection(c);
                 pthread_join(c->thread, NULL);
         }

@@ -15,6 +15,8 @@
  *                             bounds how long regular files' attributes are believed
  *   access times              seen when the attributes are asked for the next time
  *   mounts below SOURCE       the thread polls /proc/self/mountinfo
+ *   what happened while no daemon served the mount: the next one takes back everything that the
+ *                             kernel believes, when it begins, like after a queue that overflowed
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,8 +38,9 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent);
 int coherent_start(struct coherent *coherent);
 
 /* Ends the thread; before the session ends, because the thread may wait for requests that are under
- * way.  If it waits too long (a request is stuck) the connection is ended.  NULL is ignored. */
-void coherent_stop(struct coherent *coherent);
+ * way.  If it waits too long (a request is stuck) the connection is ended; but not `for_good`, if the mount
+ * goes on without this worker: then the thread is left to its fate.  NULL is ignored. */
+void coherent_stop(struct coherent *coherent, bool for_good);
 void coherent_free(
         struct coherent *coherent); /* when nobody serves requests any more; NULL is ignored */
 

@@ -18,18 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "ctl/control_protocol.h"
 #include "ctl/json_text.h"
+#include "fusefs/control_listen.h"
 #include "fusefs/control_pool.h"
 #include "fusefs/control_verbs.h"
-#include "fusefs/state_dir.h"
+#include "fusefs/link.h"
 
-#define CONNECTIONS_MAX   64
+#define CONNECTIONS_MAX   CONTROL_BACKLOG
 #define CONNECTIONS_OTHER (CONNECTIONS_MAX / 2)
 #define CONNECTIONS_USER  (CONNECTIONS_MAX / 8)
 #define POOL_THREADS      4
@@ -50,7 +48,6 @@ struct control {
         GSource *pause;
         bool pause_told;
         GQueue connections;
-        char *device_link, *device_link_parent; /* NULL: not made */
 };
 
 struct connection {
@@ -62,7 +59,7 @@ struct connection {
         size_t length, room;
         struct json_text answer;
         size_t sent;
-        bool quit;
+        struct control_after after;
         int64_t last; /* monotonic µs; TOTAL_US after the request */
         GSource *io, *deadline;
         GList pool_link;
@@ -85,6 +82,8 @@ static void connection_free(struct connection *connection)
         drop_source(&connection->deadline);
         g_queue_unlink(&control->connections, &connection->link);
         close(connection->fd);
+        if (connection->after.program_fd >= 0)
+                close(connection->after.program_fd);
         free(connection->request);
         json_text_clear(&connection->answer);
         free(connection);
@@ -123,11 +122,16 @@ static void set_deadline(struct connection *connection, int64_t from_now)
 static void connection_end(struct connection *connection)
 {
         struct control *control = connection->control;
-        bool quit = connection->quit;
+        const struct control_after after = connection->after;
 
+        connection->after.program_fd = -1;
         connection_free(connection);
-        if (quit)
+        if (after.quit)
                 control->quit(control->data);
+        if (after.upgrade)
+                link_tell(control->mount->link, LINK_UPGRADE, after.program_fd);
+        if (after.program_fd >= 0)
+                close(after.program_fd);
 }
 
 static gboolean on_writable(int fd, GIOCondition condition, void *data)
@@ -171,8 +175,8 @@ static void serve(void *task, void *data)
         struct connection *connection = task;
         struct control *control = data;
 
-        connection->quit = control_serve(control->mount, &connection->peer, connection->request,
-                                         connection->length, &connection->answer);
+        control_serve(control->mount, &connection->peer, connection->request, connection->length,
+                      &connection->answer, &connection->after);
 }
 
 static gboolean on_served(int fd, GIOCondition condition, void *data)
@@ -314,6 +318,7 @@ static void take_connection(struct control *control, int fd)
         }
         connection->control = control;
         connection->fd = fd;
+        connection->after.program_fd = -1;
         connection->peer = peer;
         connection->link.data = connection->pool_link.data = connection;
         g_queue_push_tail_link(&control->connections, &connection->link);
@@ -363,71 +368,7 @@ static void listen_again(struct control *control)
         control->listener = watch(control, control->fd, G_IO_IN, on_connection, control);
 }
 
-/* The path of a socket is at most 107 bytes long, that of a directory is not. */
-static int make_socket(struct state_dir *dir, int *ret_fd)
-{
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        int fd, r;
-
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        g_snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
-                   state_dir_fd(dir), CONTROL_SOCKET_NAME);
-        if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-            fchmodat(state_dir_fd(dir), CONTROL_SOCKET_NAME, 0666, 0) < 0 ||
-            listen(fd, CONNECTIONS_MAX) < 0) {
-                r = -errno;
-                close(fd);
-                unlinkat(state_dir_fd(dir), CONTROL_SOCKET_NAME, 0);
-                return r;
-        }
-        *ret_fd = fd;
-        return 0;
-}
-
-/* ---- the link by which k42ctl finds us ---- */
-
-/* Without it k42ctl asks the mount itself, so failing is no error. */
-static void make_device_link(struct control *control)
-{
-        g_autofree char *parent = control_state_parent(geteuid());
-        g_autofree char *path = control_device_link(geteuid(), major(control->mount->dev),
-                                                    minor(control->mount->dev));
-        const char *target = state_dir_path(control->mount->state_dir);
-
-        if (control->mount->dev == 0)
-                return;
-        if (mkdir(parent, geteuid() == 0 ? 0755 : 0700) == 0) {
-                if (geteuid() == 0 && chmod(parent, 0755) < 0)
-                        g_debug("%s: chmod: %s", parent, g_strerror(errno));
-        } else if (errno != EEXIST) {
-                return;
-        }
-        /* one that is there is a dead daemon's: the device number is ours now */
-        unlink(path);
-        if (symlink(target, path) < 0) {
-                rmdir(parent);
-                return;
-        }
-        control->device_link = g_steal_pointer(&path);
-        control->device_link_parent = g_steal_pointer(&parent);
-}
-
-static void remove_device_link(struct control *control)
-{
-        g_autofree char *target = NULL;
-
-        if (!control->device_link)
-                return;
-        target = g_file_read_link(control->device_link, NULL);
-        /* after umount another mount may have got the device number */
-        if (target && g_str_equal(target, state_dir_path(control->mount->state_dir)))
-                unlink(control->device_link);
-        rmdir(control->device_link_parent);
-}
-
-int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
+int control_start(struct k42_mount *mount, int fd, void (*quit)(void *data), void *data,
                   struct control **ret_control)
 {
         struct control *control = g_new0(struct control, 1);
@@ -436,16 +377,9 @@ int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
         control->mount = mount;
         control->quit = quit;
         control->data = data;
-        control->fd = -1;
+        control->fd = fd;
         g_queue_init(&control->connections);
         control->context = g_main_context_ref_thread_default();
-        r = make_socket(mount->state_dir, &control->fd);
-        if (r < 0) {
-                g_warning("%s: cannot make the control socket: %s",
-                          state_dir_path(mount->state_dir), g_strerror(-r));
-                control_stop(control);
-                return r;
-        }
         r = control_pool_new(POOL_THREADS, serve, control, &control->pool);
         if (r < 0) {
                 g_warning("control: cannot start a thread: %s", g_strerror(-r));
@@ -454,7 +388,6 @@ int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
         }
         control->served =
                 watch(control, control_pool_fd(control->pool), G_IO_IN, on_served, control);
-        make_device_link(control);
         listen_again(control);
         *ret_control = control;
         return 0;
@@ -466,12 +399,9 @@ void control_shut(struct control *control)
                 return;
         drop_source(&control->listener);
         drop_source(&control->pause);
-        if (control->fd >= 0) {
+        if (control->fd >= 0)
                 close(control->fd);
-                unlinkat(state_dir_fd(control->mount->state_dir), CONTROL_SOCKET_NAME, 0);
-        }
         control->fd = -1;
-        remove_device_link(control);
 }
 
 bool control_settle(struct control *control, int64_t timeout_us)
@@ -490,7 +420,5 @@ void control_stop(struct control *control)
         while (control->connections.head)
                 connection_free(control->connections.head->data);
         g_main_context_unref(control->context);
-        g_free(control->device_link);
-        g_free(control->device_link_parent);
         g_free(control);
 }

@@ -11,9 +11,9 @@
  */
 #include "fusefs/mount.h"
 
-/* Listens on the socket `control` in the state directory.  `quit` asks main to end the daemon
- * (verb umount).  Returns 0 or -errno with one line logged. */
-int control_start(struct k42_mount *mount, void (*quit)(void *data), void *data,
+/* Serves `fd`, the listening socket (control_listen.h), which is control's from then on.  `quit` asks main
+ * to end the daemon (verb umount).  Returns 0 or -errno with one line logged. */
+int control_start(struct k42_mount *mount, int fd, void (*quit)(void *data), void *data,
                   struct control **ret_control);
 
 /* Takes no requests any more; those that were begun go on.  NULL is ignored, in all three. */

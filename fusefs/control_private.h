@@ -22,7 +22,7 @@ struct call {
         JsonObject *args; /* NULL: none given */
         struct json_text *result;
         const char *error; /* when a verb answers -EINVAL or the like with words of its own */
-        bool quit;
+        struct control_after *after;
 };
 
 /* Whose rows the peer may see, for store_foreach_…(). */

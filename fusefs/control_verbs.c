@@ -5,6 +5,7 @@
 #include "fusefs/control_private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <json-glib/json-glib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
+#include "fusefs/failpoint.h"
+#include "fusefs/link.h"
 #include "fusefs/node.h"
 #include "fusefs/proc_files.h"
 #include "fusefs/reconcile.h"
@@ -76,6 +79,7 @@ static int verb_stats(struct call *call)
         else
                 json_text_null(text);
         put_count(text, "node_fds", node_table_fds(mount->nodes));
+        put_count(text, "parked", node_table_parked(mount->nodes));
         put_count(text, "foreign_events", coherent_foreign_events(mount->coherent));
         put_count(text, "invalidations", coherent_invalidations(mount->coherent));
         put_count(text, "invalidated_all", coherent_resets(mount->coherent));
@@ -138,9 +142,26 @@ static void put_features(struct json_text *text, struct k42_mount *mount)
         json_text_close(text, '}');
 }
 
+/* `start`: what the holder said when it started us; NULL: there is none (tests). */
+static void put_life(struct json_text *text, const struct link_start *start)
+{
+        json_text_key(text, "holder_pid");
+        if (start)
+                json_text_int(text, start->holder_pid);
+        else
+                json_text_null(text);
+        json_text_key(text, "worker_pid");
+        json_text_int(text, getpid());
+        json_text_key(text, "restarts");
+        json_text_uint(text, start ? start->restarts : 0);
+        json_text_key(text, "last_death");
+        json_text_string(text, start && *start->last_death ? start->last_death : NULL);
+}
+
 static int verb_status(struct call *call)
 {
         struct k42_mount *mount = call->mount;
+        const struct link_start *start = mount->link ? link_start(mount->link) : NULL;
         struct json_text *text = call->result;
         char device[32];
 
@@ -154,15 +175,7 @@ static int verb_status(struct call *call)
         json_text_string(text, class_name(new_class(mount)));
         json_text_key(text, "state_dir");
         json_text_string(text, state_dir_path(mount->state_dir));
-        /* one process serves the mount; nothing starts it again */
-        json_text_key(text, "holder_pid");
-        json_text_null(text);
-        json_text_key(text, "worker_pid");
-        json_text_int(text, getpid());
-        json_text_key(text, "restarts");
-        json_text_int(text, 0);
-        json_text_key(text, "last_death");
-        json_text_null(text);
+        put_life(text, start);
         json_text_key(text, "features");
         put_features(text, mount);
         json_text_key(text, "version");
@@ -173,6 +186,10 @@ static int verb_status(struct call *call)
         json_text_uint(text, mount->options.max_threads);
         json_text_key(text, "device");
         json_text_string(text, device);
+        json_text_key(text, "upgrades");
+        json_text_uint(text, start ? start->upgrades : 0);
+        json_text_key(text, "downgrades");
+        json_text_uint(text, start ? start->downgrades : 0);
         json_text_close(text, '}');
         return 0;
 }
@@ -190,9 +207,61 @@ static int verb_sync(struct call *call)
         return r;
 }
 
+/* For tests: where this daemon, or the next one, is to be killed, see failpoint.h. */
+static int verb_failpoint(struct call *call)
+{
+        const char *points = NULL;
+        int r = 0;
+
+        if (call->args && json_object_has_member(call->args, "points"))
+                points = json_object_get_string_member(call->args, "points");
+        if (points && !call->peer->may_all)
+                r = -EPERM;
+        else if (points)
+                r = failpoint_arm(points);
+        json_text_open(call->result, '{');
+        json_text_key(call->result, "armed");
+        json_text_string(call->result, failpoint_armed());
+        json_text_close(call->result, '}');
+        return r;
+}
+
 static int verb_umount(struct call *call)
 {
-        call->quit = true;
+        call->after->quit = true;
+        json_text_open(call->result, '{');
+        json_text_close(call->result, '}');
+        return 0;
+}
+
+/* ---- upgrade ---- */
+
+/* The holder will be told; whether the other program manages is seen in status afterwards. */
+static int verb_upgrade(struct call *call)
+{
+        JsonNode *node = call->args ? json_object_get_member(call->args, "program") : NULL;
+        int fd = -1, r;
+
+        if (node && (!JSON_NODE_HOLDS_VALUE(node) ||
+                     json_node_get_value_type(node) != G_TYPE_STRING ||
+                     json_node_get_string(node)[0] != '/')) {
+                call->error = "\"program\" is an absolute path";
+                return -EINVAL;
+        }
+        if (!call->mount->link)
+                return -EOPNOTSUPP;
+        if (node) {
+                fd = open(json_node_get_string(node), O_PATH | O_CLOEXEC);
+                if (fd < 0)
+                        return -errno;
+                if (faccessat(fd, "", X_OK, AT_EMPTY_PATH | AT_EACCESS) < 0) {
+                        r = -errno;
+                        close(fd);
+                        return r;
+                }
+        }
+        call->after->upgrade = true;
+        call->after->program_fd = fd;
         json_text_open(call->result, '{');
         json_text_close(call->result, '}');
         return 0;
@@ -207,7 +276,8 @@ static const struct verb {
 } verbs[] = {
         {"history", verb_history, true}, {"list", verb_list, true},     {"show", verb_show, true},
         {"stats", verb_stats, true},     {"status", verb_status, true}, {"sync", verb_sync, false},
-        {"umount", verb_umount, false},
+        {"umount", verb_umount, false},  {"upgrade", verb_upgrade, false},
+        {"failpoint", verb_failpoint, false},
 };
 
 static const struct verb *find_verb(const char *name)
@@ -254,33 +324,34 @@ static const struct verb *parse(JsonNode *root, JsonObject **ret_args, const cha
         return verb;
 }
 
-bool control_serve(struct k42_mount *mount, const struct control_peer *peer, const char *request,
-                   size_t length, struct json_text *answer)
+void control_serve(struct k42_mount *mount, const struct control_peer *peer, const char *request,
+                   size_t length, struct json_text *answer, struct control_after *ret_after)
 {
         g_autoptr(JsonParser) parser = NULL;
-        struct call call = {.mount = mount, .peer = peer, .result = answer};
+        struct call call = {.mount = mount, .peer = peer, .result = answer, .after = ret_after};
         const struct verb *verb;
         const char *error;
         int r;
 
+        *ret_after = (struct control_after){.program_fd = -1};
         error = json_text_check(request, length, REQUEST_DEPTH_MAX);
         if (error) {
                 control_refuse(answer, error);
-                return false;
+                return;
         }
         parser = json_parser_new();
         if (!json_parser_load_from_data(parser, request, (gssize)length, NULL)) {
                 control_refuse(answer, "not JSON");
-                return false;
+                return;
         }
         verb = parse(json_parser_get_root(parser), &call.args, &error);
         if (!verb) {
                 control_refuse(answer, error);
-                return false;
+                return;
         }
         if (!verb->for_all && !peer->may_all) {
                 control_refuse(answer, g_strerror(EPERM));
-                return false;
+                return;
         }
         json_text_open(answer, '{');
         json_text_key(answer, "ok");
@@ -289,11 +360,10 @@ bool control_serve(struct k42_mount *mount, const struct control_peer *peer, con
         r = verb->run(&call);
         if (r < 0) { /* forgets what is in the answer so far */
                 control_refuse(answer, call.error ? call.error : g_strerror(-r));
-                return false;
+                return;
         }
         json_text_close(answer, '}');
         json_text_raw(answer, "\n", 1);
         if (answer->failed)
                 control_refuse(answer, g_strerror(ENOMEM));
-        return call.quit;
 }

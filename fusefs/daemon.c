@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -59,6 +60,23 @@ void daemon_log_init(void)
 {
         g_set_prgname("k42fs");
         g_log_set_writer_func(write_log, NULL, NULL);
+}
+
+void daemon_say(const char *format, ...)
+{
+        char text[1024];
+        va_list args;
+
+        va_start(args, format);
+        vsnprintf(text, sizeof text, format, args);
+        va_end(args);
+        for (char *p = text; *p; p++)
+                if (g_ascii_iscntrl(*p))
+                        *p = '?';
+        if (to_syslog)
+                syslog(LOG_WARNING, "%s", text);
+        else
+                dprintf(STDERR_FILENO, "k42fs: %s\n", text);
 }
 
 /* The parent's part: never returns. */
@@ -116,21 +134,25 @@ static void tell_parent(struct daemon_start *start, int status)
         g_free(start);
 }
 
+void daemon_detach(void)
+{
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+        openlog("k42fs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+        to_syslog = true;
+        if (null < 0)
+                return;
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        if (null > STDERR_FILENO)
+                close(null);
+}
+
 void daemon_started(struct daemon_start *start)
 {
-        if (start->pipe_fd >= 0) {
-                int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-                openlog("k42fs", LOG_PID, LOG_DAEMON);
-                to_syslog = true;
-                if (null >= 0) {
-                        dup2(null, STDIN_FILENO);
-                        dup2(null, STDOUT_FILENO);
-                        dup2(null, STDERR_FILENO);
-                        if (null > STDERR_FILENO)
-                                close(null);
-                }
-        }
+        if (start->pipe_fd >= 0)
+                daemon_detach();
         tell_parent(start, K42_EXIT_OK);
 }
 

@@ -5,8 +5,11 @@
  */
 #include "fusefs/dir_linux_fs.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "fusefs/node_table.h"
 
 static uint64_t name_hash(const char *name)
 {
@@ -22,31 +25,47 @@ static struct file_link *link_of(struct hash_link *by_name)
         return (struct file_link *)by_name; /* the first member */
 }
 
-struct file_link *file_link_new(const char *name)
+static struct keep *keep_of(const struct dir_linux_fs *dir)
+{
+        return dir->file.table->mount->keep;
+}
+
+struct file_link *file_link_new(const struct dir_linux_fs *dir, const char *name)
 {
         const size_t size = strlen(name) + 1;
-        struct file_link *link = calloc(1, sizeof *link + size);
+        struct file_link *link = calloc(1, sizeof *link);
 
-        if (link)
-                memcpy(link->name, name, size);
+        if (!link)
+                return NULL;
+        link->kept = keep_alloc(keep_of(dir), offsetof(struct kept_link, name) + size);
+        if (!link->kept) {
+                free(link);
+                return NULL;
+        }
+        link->parent = (struct dir_linux_fs *)dir; /* no reference yet */
+        link->kept->parent = dir->file.id;
+        memcpy(link->kept->name, name, size);
         return link;
 }
 
 void file_link_free(struct file_link *link)
 {
+        if (!link)
+                return;
+        keep_free(keep_of(link->parent), link->kept);
         free(link);
 }
 
 void file_link_freep(struct file_link **link)
 {
-        free(*link);
+        file_link_free(*link);
 }
 
 static struct file_link *locked_find(struct dir_linux_fs *dir, const char *name)
 {
         struct hash_link *at = hash_first(&dir->children, name_hash(name));
 
-        while (at && strcmp(link_of(at)->name, name) != 0)
+        while (at && strcmp(link_of(at)->kept->name, name) != 0)
                 at = hash_next(at);
         return at ? link_of(at) : NULL;
 }
@@ -79,10 +98,11 @@ static void gone_free(struct gone_links *gone)
 {
         while (gone->first) {
                 struct file_link *link = gone->first;
+                struct server_file *dir = &link->parent->file;
 
                 gone->first = link->next;
-                server_file_unref(&link->parent->file);
-                free(link);
+                file_link_free(link);
+                server_file_unref(dir);
         }
 }
 
@@ -93,7 +113,7 @@ static void locked_remove(struct dir_linux_fs *dir, struct file_link *link, stru
 
         hash_remove(&dir->children, &link->by_name);
         g_mutex_lock(&child->links_lock);
-        link->listed = false;
+        link->kept->listed = false;
         locked_leave_child(link);
         g_mutex_unlock(&child->links_lock);
         gone_push(gone, link);
@@ -107,7 +127,7 @@ static void locked_drop_unlisted(struct server_file *child, struct gone_links *g
         while (*p) {
                 struct file_link *link = *p;
 
-                if (link->listed) {
+                if (link->kept->listed) {
                         p = &link->next;
                 } else {
                         *p = link->next;
@@ -144,9 +164,9 @@ static void remove_surplus(struct server_file *child, struct dir_linux_fs *dir,
         while (link && link != surplus)
                 link = link->next;
         if (link && link->parent == dir) {
-                if (link->listed)
+                if (link->kept->listed)
                         hash_remove(&dir->children, &link->by_name);
-                link->listed = false;
+                link->kept->listed = false;
                 locked_leave_child(link);
                 gone_push(&gone, link);
         }
@@ -155,22 +175,29 @@ static void remove_surplus(struct server_file *child, struct dir_linux_fs *dir,
         gone_free(&gone);
 }
 
-void dir_link(struct dir_linux_fs *dir, struct file_link *link, struct server_file *child)
+static void commit(struct file_link *link, struct server_file *child)
 {
+        link->child = child;
+        link->kept->child = child->id;
+        link->kept->listed = true;
+        keep_commit(link->kept, KEEP_LINK);
+}
+
+/* Puts a link that is committed into both lists. */
+static void enlist(struct file_link *link)
+{
+        struct dir_linux_fs *dir = link->parent;
+        struct server_file *child = link->child;
         struct gone_links gone = {NULL};
         struct file_link *old, *surplus = NULL;
         struct dir_linux_fs *surplus_dir = NULL;
 
         server_file_ref(&dir->file);
-        link->parent = dir;
-        link->child = child;
-        link->listed = true;
-
         g_mutex_lock(&dir->children_lock);
-        old = locked_find(dir, link->name);
+        old = locked_find(dir, link->kept->name);
         if (old)
                 locked_remove(dir, old, &gone);
-        hash_insert(&dir->children, &link->by_name, name_hash(link->name));
+        hash_insert(&dir->children, &link->by_name, name_hash(link->kept->name));
         g_mutex_lock(&child->links_lock);
         locked_drop_unlisted(child, &gone);
         link->next = child->links;
@@ -189,6 +216,21 @@ void dir_link(struct dir_linux_fs *dir, struct file_link *link, struct server_fi
         }
 }
 
+void dir_link(struct file_link *link, struct server_file *child)
+{
+        commit(link, child);
+        enlist(link);
+}
+
+void dir_link_two(struct file_link *link_a, struct server_file *child_a, struct file_link *link_b,
+                  struct server_file *child_b)
+{
+        commit(link_a, child_a);
+        commit(link_b, child_b);
+        enlist(link_a);
+        enlist(link_b);
+}
+
 int dir_saw(struct dir_linux_fs *dir, const char *name, struct server_file *child)
 {
         struct file_link *link;
@@ -200,10 +242,10 @@ int dir_saw(struct dir_linux_fs *dir, const char *name, struct server_file *chil
         g_mutex_unlock(&dir->children_lock);
         if (known)
                 return 0;
-        link = file_link_new(name);
+        link = file_link_new(dir, name);
         if (!link)
                 return -ENOMEM;
-        dir_link(dir, link, child);
+        dir_link(link, child);
         return 0;
 }
 
@@ -230,11 +272,62 @@ void dir_unlink(struct dir_linux_fs *dir, const char *name, bool keep_name)
         if (link && keep_name) {
                 hash_remove(&dir->children, &link->by_name);
                 g_mutex_lock(&link->child->links_lock);
-                link->listed = false;
+                link->kept->listed = false;
                 g_mutex_unlock(&link->child->links_lock);
         } else if (link) {
                 locked_remove(dir, link, &gone);
         }
+        g_mutex_unlock(&dir->children_lock);
+        gone_free(&gone);
+}
+
+int dir_restore_link(struct dir_linux_fs *dir, struct kept_link *kept, struct server_file *child)
+{
+        struct file_link *link;
+
+        if (kept->listed && locked_find(dir, kept->name))
+                return -EEXIST;
+        link = calloc(1, sizeof *link);
+        if (!link)
+                return -ENOMEM;
+        server_file_ref(&dir->file);
+        link->parent = dir;
+        link->child = child;
+        link->kept = kept;
+        if (kept->listed)
+                hash_insert(&dir->children, &link->by_name, name_hash(kept->name));
+        link->next = child->links;
+        child->links = link;
+        child->n_links++;
+        return 0;
+}
+
+char *file_nth_name(struct server_file *child, unsigned n, struct server_file **ret_dir)
+{
+        struct file_link *link;
+        char *name = NULL;
+
+        g_mutex_lock(&child->links_lock);
+        for (link = child->links; link && (n > 0 || !link->kept->listed); link = link->next)
+                if (link->kept->listed)
+                        n--;
+        if (link)
+                name = strdup(link->kept->name);
+        if (name)
+                *ret_dir = server_file_ref(&link->parent->file);
+        g_mutex_unlock(&child->links_lock);
+        return name;
+}
+
+void dir_not_child(struct dir_linux_fs *dir, const char *name, struct server_file *child)
+{
+        struct gone_links gone = {NULL};
+        struct file_link *link;
+
+        g_mutex_lock(&dir->children_lock);
+        link = locked_find(dir, name);
+        if (link && link->child == child)
+                locked_remove(dir, link, &gone);
         g_mutex_unlock(&dir->children_lock);
         gone_free(&gone);
 }
@@ -259,7 +352,7 @@ struct server_file *dir_take_link_of(struct server_file *child)
                 g_mutex_lock(&child->links_lock);
                 taken = child->links == link; /* nobody adds one any more */
                 if (taken) {
-                        if (link->listed)
+                        if (link->kept->listed)
                                 hash_remove(&dir->children, &link->by_name);
                         locked_leave_child(link);
                 }
@@ -268,7 +361,7 @@ struct server_file *dir_take_link_of(struct server_file *child)
                 if (!taken)
                         server_file_unref(&dir->file);
         }
-        free(link);
+        file_link_free(link);
         /* Ours for the time without a lock, and the link's: one of them is certainly not the last.
          */
         atomic_fetch_sub(&dir->file.refs, 1);

@@ -145,13 +145,18 @@ bool fs_file_syscall_override(const char *name, void (*fn)(void))
 
 int fs_file_init(void)
 {
-        if (proc_fd < 0) {
+        static pid_t opened_by;
+
+        if (opened_by != getpid()) { /* it leads to the descriptors of the process that opens it */
                 const int fd =
                         openat(AT_FDCWD, "/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 
                 if (fd < 0)
                         return -errno;
+                if (proc_fd >= 0)
+                        close(proc_fd);
                 proc_fd = fd;
+                opened_by = getpid();
         }
         return 0;
 }
@@ -334,51 +339,39 @@ int fs_close_error(int fd)
         return ((type_close *)calls[CALL_close])(copy) < 0 && errno != EINTR ? -errno : 0;
 }
 
-static int handle_get(int dirfd, const char *name, int flags, struct file_handle **ret_handle,
+static int handle_get(int dirfd, const char *name, int flags, union fs_handle *ret_handle,
                       int *ret_mount_id)
 {
-        union {
-                struct file_handle handle;
-                char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
-        } got = {.handle.handle_bytes = MAX_HANDLE_SZ};
-        int mount_id, r = CALL(name_to_handle_at, dirfd, name, &got.handle, &mount_id, flags);
-
-        if (r < 0)
-                return r;
-        *ret_handle = malloc(sizeof got.handle + got.handle.handle_bytes);
-        if (!*ret_handle)
-                return -ENOMEM;
-        memcpy(*ret_handle, &got, sizeof got.handle + got.handle.handle_bytes);
-        *ret_mount_id = mount_id;
-        return 0;
+        ret_handle->handle.handle_bytes = MAX_HANDLE_SZ;
+        return CALL(name_to_handle_at, dirfd, name, &ret_handle->handle, ret_mount_id, flags);
 }
 
-int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id)
+int fs_handle_get(int fd, union fs_handle *ret_handle, int *ret_mount_id)
 {
         return handle_get(fd, "", AT_EMPTY_PATH, ret_handle, ret_mount_id);
 }
 
-int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
-                       int *ret_mount_id)
+int fs_handle_get_name(int dirfd, const char *name, union fs_handle *ret_handle, int *ret_mount_id)
 {
         return handle_get(dirfd, name, *name ? 0 : AT_EMPTY_PATH, ret_handle, ret_mount_id);
 }
 
-int fs_handle_open(int mount_fd, struct file_handle *handle)
+int fs_handle_open(int mount_fd, union fs_handle *handle)
 {
-        return CALL(open_by_handle_at, mount_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        return CALL(open_by_handle_at, mount_fd, &handle->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
 
-int fs_handle_open_io(int mount_fd, struct file_handle *handle, int flags)
+int fs_handle_open_io(int mount_fd, union fs_handle *handle, int flags)
 {
-        return CALL(open_by_handle_at, mount_fd, handle,
+        return CALL(open_by_handle_at, mount_fd, &handle->handle,
                     flags | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-bool fs_handle_equal(const struct file_handle *a, const struct file_handle *b)
+bool fs_handle_equal(const union fs_handle *a, const union fs_handle *b)
 {
-        return a->handle_type == b->handle_type && a->handle_bytes == b->handle_bytes &&
-               memcmp(a->f_handle, b->f_handle, a->handle_bytes) == 0;
+        return a->handle.handle_type == b->handle.handle_type &&
+               a->handle.handle_bytes == b->handle.handle_bytes &&
+               memcmp(a->handle.f_handle, b->handle.f_handle, a->handle.handle_bytes) == 0;
 }
 
 int fs_chmod(int fd, mode_t mode)

@@ -23,10 +23,14 @@
 #include <sys/statvfs.h>
 #include <sys/types.h>
 
-struct file_handle;
+/* A file handle (name_to_handle_at(2)) with room for any. */
+union fs_handle {
+        struct file_handle handle;
+        char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
 
-/* Opens /proc/self/fd.  Call it after the last fork; more calls are ignored.  Returns 0 or -errno.
- */
+/* Opens /proc/self/fd.  Call it after the last fork (once more in a child that goes on with this); more calls
+ * are ignored.  Returns 0 or -errno. */
 int fs_file_init(void);
 
 /* For tests only, while no other thread uses this file: replaces the system call `name` ("openat",
@@ -72,15 +76,15 @@ int fs_close_error(int fd); /* closes a copy: what close(2) has to say */
  * gone, and O_APPEND, because writes say themselves whether they append, see fs_pwrite(). */
 int fs_open_flags(int flags);
 
-/* File handles (name_to_handle_at(2)); needs privileges to be of use.  The handle is malloc'ed. */
-int fs_handle_get(int fd, struct file_handle **ret_handle, int *ret_mount_id);
+/* File handles; need privileges to be of use. */
+int fs_handle_get(int fd, union fs_handle *ret_handle, int *ret_mount_id);
 /* Of `name` in `dirfd`; "": of `dirfd` itself. */
-int fs_handle_get_name(int dirfd, const char *name, struct file_handle **ret_handle,
+int fs_handle_get_name(int dirfd, const char *name, union fs_handle *ret_handle,
                        int *ret_mount_id);
-int fs_handle_open(int mount_fd, struct file_handle *handle);
+int fs_handle_open(int mount_fd, union fs_handle *handle);
 /* For I/O, see fs_open_flags().  Does not wait, whatever it is that the handle is of: O_NONBLOCK is added. */
-int fs_handle_open_io(int mount_fd, struct file_handle *handle, int flags);
-bool fs_handle_equal(const struct file_handle *a, const struct file_handle *b);
+int fs_handle_open_io(int mount_fd, union fs_handle *handle, int flags);
+bool fs_handle_equal(const union fs_handle *a, const union fs_handle *b);
 
 /* Attributes.  fs_truncate() opens the file for the call. */
 int fs_chmod(int fd, mode_t mode);

@@ -13,15 +13,20 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "cobj/keep.h"
 #include "cobj/store.h"
 #include "cobj/xobj.h"
+#include "fusefs/doubtful.h"
 #include "fusefs/idle_backing.h"
 #include "lazy/description.h"
 
 struct channel;
 struct coherent;
 struct control;
+struct link;
 struct node_table;
+struct requests;
+struct reopen_socket;
 struct session;
 struct state_dir;
 
@@ -49,6 +54,8 @@ struct k42_options {
         double attr_timeout, entry_timeout; /* seconds; negative: not said, see timeouts.h */
         enum coherent_option coherent;
         bool exclusive; /* nobody else changes SOURCE */
+        bool fdstore;   /* a service manager keeps the mount's descriptors */
+        char **fork_private; /* -o fork=private:, patterns of fnmatch(3); NULL: none */
         enum io_option io;
         unsigned max_threads;
         unsigned history; /* closed handles to keep in the store */
@@ -56,6 +63,12 @@ struct k42_options {
 
 struct k42_mount {
         struct k42_options options;
+        struct link *link;    /* to the holder; NULL in tests: then nothing is parked */
+        int source_fd;        /* with a link: SOURCE, O_PATH, borrowed; the mount may cover it by now */
+        int fuse_fd;          /* with a link: /dev/fuse, the session's once it has begun */
+        bool resume;          /* an earlier worker has served: go on with what it left */
+        struct keep *keep;    /* what outlives this worker; NULL: nothing does */
+        struct requests *requests; /* what is under way, for the next worker; NULL in tests */
         struct state_dir *state_dir;
         struct journal *journal;
         struct cobj *cobj;
@@ -66,7 +79,9 @@ struct k42_mount {
         struct channel *channel;
         struct session *session;
         struct control *control;
+        struct reopen_socket *reopen_socket; /* NULL: not privileged */
 
+        struct doubtful doubtful;
         struct idle_backing idle_backing; /* made before and ended after the session */
 
         enum io_class io_class; /* of new opens, as far as the inode allows; fixed at start */

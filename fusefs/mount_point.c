@@ -5,11 +5,10 @@
  * protocol of libfuse's util/fusermount.c and lib/mount.c).
  */
 #include "fusefs/mount_point.h"
+#include "lazy/protocol.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gio/gio.h>
-#include <glib-unix.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -18,6 +17,8 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#include "fusefs/run_program.h"
 
 #define FS_TYPE    "fuse.k42fs"
 #define FS_SUBTYPE "k42fs"
@@ -202,10 +203,11 @@ static int mount_as_root(const struct k42_options *options, int *ret_fd)
         fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
         if (fd < 0)
                 return say("/dev/fuse", "open failed", errno);
-        data = g_strdup_printf("fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s", fd, S_IFDIR,
+        data = g_strdup_printf("fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s%s", fd, S_IFDIR,
                                (unsigned)getuid(), (unsigned)getgid(),
                                options->default_permissions ? ",default_permissions" : "",
-                               options->allow_other ? ",allow_other" : "");
+                               options->allow_other ? ",allow_other" : "",
+                               options->fork_private ? "," K42_FORK_MARK : "");
         if (options->ro)
                 flags |= MS_RDONLY;
         if (options->nosuid)
@@ -242,6 +244,8 @@ static char *fusermount_options(const struct k42_options *options)
                 g_string_append(text, ",default_permissions");
         if (options->allow_other)
                 g_string_append(text, ",allow_other");
+        if (options->fork_private)
+                g_string_append(text, "," K42_FORK_MARK);
         if (options->ro)
                 g_string_append(text, ",ro");
         if (options->noexec)
@@ -291,33 +295,25 @@ static const char *last_line(char *text)
 static int mount_by_fusermount(const struct k42_options *options, int *ret_fd)
 {
         g_autofree char *opts = fusermount_options(options);
-        g_autofree char *comm_fd = NULL, *printed = NULL;
         const char *argv[] = {"fusermount3", "-o", opts, "--", options->mountpoint, NULL};
-        g_autoptr(GSubprocessLauncher) launcher =
-                g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDERR_PIPE);
-        g_autoptr(GSubprocess) process = NULL;
-        g_autoptr(GError) error = NULL;
-        int sockets[2], fd = -1;
+        char printed[1024];
+        int sockets[2], stderr_fd, fd, r;
+        pid_t pid;
 
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0)
                 return say(options->mountpoint, "mount failed", errno);
-        comm_fd = g_strdup_printf("%d", 3);
-        g_subprocess_launcher_take_fd(launcher, sockets[0], 3);
-        g_subprocess_launcher_setenv(launcher, "_FUSE_COMMFD", comm_fd, TRUE);
-        process = g_subprocess_launcher_spawnv(launcher, argv, &error);
-        g_subprocess_launcher_close(launcher); /* our copy of its end, so that its exit is an EOF */
-        if (!process) {
+        r = program_start(argv, sockets[0], "_FUSE_COMMFD=3", &pid, &stderr_fd);
+        close(sockets[0]); /* our copy of its end, so that its exit is an EOF */
+        if (r < 0) {
                 close(sockets[1]);
-                g_warning("%s: mount failed: %s", options->mountpoint, error->message);
-                return -ENOENT;
+                return say(options->mountpoint, "mount failed: fusermount3 cannot be run", -r);
         }
         fd = receive_fd(sockets[1]);
         close(sockets[1]);
-        if (!g_subprocess_communicate_utf8(process, NULL, NULL, NULL, &printed, NULL) || fd < 0) {
+        program_wait(pid, stderr_fd, printed, sizeof printed);
+        if (fd < 0) {
                 g_warning("%s: mount failed: fusermount3: %s", options->mountpoint,
-                          printed && *printed ? last_line(printed) : "refused without a reason");
-                if (fd >= 0)
-                        close(fd);
+                          *printed ? last_line(printed) : "refused without a reason");
                 return -EPERM;
         }
         *ret_fd = fd;
@@ -345,8 +341,8 @@ int mount_point_mount(const struct k42_options *options, int *ret_fd, dev_t *ret
 void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended)
 {
         const char *argv[] = {"fusermount3", "-u", "-q", "-z", "--", mountpoint, NULL};
-        g_autoptr(GSubprocess) process = NULL;
-        g_autoptr(GError) error = NULL;
+        int stderr_fd, r;
+        pid_t pid;
 
         if (!mount_point_is(mountpoint, dev) || (ended && !is_dead_error(ask(mountpoint))))
                 return;
@@ -356,11 +352,9 @@ void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended)
                         say(mountpoint, "unmount failed", errno);
                 return;
         }
-        process = g_subprocess_newv(argv, G_SUBPROCESS_FLAGS_STDERR_SILENCE, &error);
-        if (!process || !g_subprocess_wait(process, NULL, &error)) {
-                g_warning("%s: unmount failed: %s", mountpoint, error->message);
-                return;
-        }
-        if (!g_subprocess_get_successful(process) && mount_point_is(mountpoint, dev))
+        r = program_start(argv, -1, NULL, &pid, &stderr_fd);
+        if (r < 0)
+                say(mountpoint, "unmount failed: fusermount3 cannot be run", -r);
+        else if (program_wait(pid, stderr_fd, NULL, 0) != 0 && mount_point_is(mountpoint, dev))
                 g_warning("%s: unmount failed: fusermount3 refused", mountpoint);
 }

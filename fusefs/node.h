@@ -16,6 +16,7 @@ void node_table_free(struct node_table *table);
 uint32_t node_table_count(struct node_table *table);     /* instantiated server objects */
 uint32_t node_table_fds(struct node_table *table);       /* node fds held now */
 uint32_t node_table_fds_limit(struct node_table *table); /* the cache's bound */
+uint32_t node_table_parked(struct node_table *table);    /* descriptors left with the holder */
 
 /* The device and inode of the backing file behind a node's server object, as fstat on the mount and
  * /proc/PID/fdinfo show it. */

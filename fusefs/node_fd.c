@@ -26,11 +26,6 @@
 #define LIMIT_MIN 16
 #define RESERVED  64 /* for what is neither a node's nor an open file's descriptor */
 
-union handle_copy {
-        struct file_handle handle;
-        char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
-};
-
 static void limits_from_rlimit(struct node_fds *fds)
 {
         struct rlimit nofile;
@@ -44,7 +39,7 @@ static void limits_from_rlimit(struct node_fds *fds)
 
 void node_fds_init(struct node_fds *fds, int root_fd, bool use_handles)
 {
-        struct file_handle *handle;
+        union fs_handle handle;
 
         g_mutex_init(&fds->lock);
         g_queue_init(&fds->ring);
@@ -52,9 +47,8 @@ void node_fds_init(struct node_fds *fds, int root_fd, bool use_handles)
         fds->mount_fd = -1;
         if (use_handles && fs_handle_get(root_fd, &handle, &fds->mount_id) == 0) {
                 const int mount_fd = fs_reopen(root_fd, O_RDONLY | O_DIRECTORY);
-                const int fd = mount_fd >= 0 ? fs_handle_open(mount_fd, handle) : -1;
+                const int fd = mount_fd >= 0 ? fs_handle_open(mount_fd, &handle) : -1;
 
-                free(handle);
                 if (fd >= 0) /* it works here: neither the file system nor a sandbox minds */
                         fds->mount_fd = mount_fd;
                 else
@@ -125,31 +119,21 @@ static struct server_file *take_victim(struct node_fds *fds, bool any)
         return victim;
 }
 
-static void locked_remember_handle(struct node_fds *fds, struct node_fd *node)
+bool node_fds_handle(struct node_fds *fds, int dirfd, const char *name,
+                     union fs_handle *ret_handle)
 {
-        struct file_handle *handle;
         int mount_id;
 
-        if (node->handle || fds->mount_fd < 0 || fs_handle_get(node->fd, &handle, &mount_id) < 0)
-                return;
-        if (mount_id == fds->mount_id)
-                node->handle = handle;
-        else
-                free(handle); /* of another mount below SOURCE: that one goes by name */
+        return fds->mount_fd >= 0 && fs_handle_get_name(dirfd, name, ret_handle, &mount_id) == 0 &&
+               mount_id == fds->mount_id; /* what is on another mount below SOURCE goes by name */
 }
 
-bool node_fd_take_handle(struct node_fds *fds, struct node_fd *node, int dirfd, const char *name)
+static void locked_remember_handle(struct node_fds *fds, struct server_file *file)
 {
-        struct file_handle *handle;
-        int mount_id;
+        union fs_handle handle;
 
-        if (fds->mount_fd < 0 || fs_handle_get_name(dirfd, name, &handle, &mount_id) < 0)
-                return false;
-        if (mount_id == fds->mount_id)
-                node->handle = handle;
-        else
-                free(handle);
-        return mount_id == fds->mount_id;
+        if (!kept_node_has_handle(file->kept) && node_fds_handle(fds, file->fd.fd, "", &handle))
+                kept_node_set_handle(file->kept, &handle);
 }
 
 /* Closes the file's descriptor unless it is in use or pinned. */
@@ -163,7 +147,7 @@ static bool close_idle(struct node_fds *fds, struct server_file *file)
         if (!g_mutex_trylock(&node->lock))
                 return false;
         if (atomic_compare_exchange_strong(&node->uses, &idle, -1)) {
-                locked_remember_handle(fds, node);
+                locked_remember_handle(fds, file);
                 fs_close(node->fd);
                 node->fd = -1;
                 atomic_fetch_sub(&fds->open, 1);
@@ -222,7 +206,6 @@ void node_fd_clear(struct server_file *file)
                 fs_close(node->fd);
                 atomic_fetch_sub(&fds->open, 1);
         }
-        free(node->handle);
         g_mutex_clear(&node->lock);
 }
 
@@ -275,14 +258,19 @@ void node_fd_put(struct server_file *file)
 /* -ENOENT: the handle was another file's, see instantiate_by_handle(), and is dropped. */
 static int locked_open_by_handle(struct server_file *file)
 {
+        union fs_handle handle;
         struct fs_stat st;
-        int fd = fs_handle_open(file->table->fds.mount_fd, file->fd.handle), r;
+        int fd, r;
 
+        if (file->table->fds.mount_fd < 0)
+                return -EOPNOTSUPP;
+        kept_node_get_handle(file->kept, &handle);
+        fd = fs_handle_open(file->table->fds.mount_fd, &handle);
         if (fd < 0)
                 return fd;
         r = fs_stat(fd, &st);
         if (r == 0 && !server_file_is(file, &st)) {
-                free(g_steal_pointer(&file->fd.handle));
+                kept_node_drop_handle(file->kept);
                 r = -ENOENT;
         }
         if (r < 0) {
@@ -296,7 +284,7 @@ static int locked_open_by_handle(struct server_file *file)
  * time too, may be another file's by now: who looks that one up must not find this node again. */
 static int locked_open_again(struct server_file *file)
 {
-        if (file->fd.handle) {
+        if (kept_node_has_handle(file->kept)) {
                 const int fd = locked_open_by_handle(file);
 
                 if (fd == -ESTALE)
@@ -307,10 +295,20 @@ static int locked_open_again(struct server_file *file)
         return server_file_open_by_name(file);
 }
 
+/* What has no name is usually pinned while it still has one; but not by this daemon if it was an earlier
+ * one that removed it.  This was perhaps the last chance to open it. */
+static void locked_pin_for_good(struct server_file *file)
+{
+        file->fd.pins++;
+        atomic_fetch_add(&file->fd.uses, 1);
+        atomic_fetch_add(&file->table->fds.pinned, 1);
+}
+
 int node_fd_get(struct server_file *file)
 {
         struct node_fds *fds = &file->table->fds;
         int fd = node_fd_get_open(file);
+        bool pinned;
 
         if (fd >= 0)
                 return fd;
@@ -325,8 +323,11 @@ int node_fd_get(struct server_file *file)
                 fd = locked_open_again(file);
         if (fd >= 0)
                 locked_opened(file, fd, 1);
+        if (fd >= 0 && (server_file_has(file, NODE_DELETED) || server_file_has(file, NODE_NAMELESS)))
+                locked_pin_for_good(file);
+        pinned = file->fd.pins > 0;
         g_mutex_unlock(&file->fd.lock);
-        if (fd >= 0) {
+        if (fd >= 0 && !pinned) {
                 ring_add(fds, file);
                 trim(fds);
         }
@@ -337,34 +338,32 @@ int node_fd_get(struct server_file *file)
  * Then the worst that can be behind it is what was made with this number between the two calls of
  * instantiate_by_handle(): a device cannot be, but by somebody who may use it anyway, and nothing else
  * minds being opened for reading for a moment. */
-static bool handle_of_number(struct server_file *file, union handle_copy *ret_handle)
+static bool handle_of_number(struct server_file *file, union fs_handle *ret_handle)
 {
-        const struct file_handle *handle;
         ino_t ino;
-        bool right;
+        bool has;
 
         g_mutex_lock(&file->fd.lock);
-        handle = file->fd.handle;
-        right = handle &&
-                coherent_handle_ino((unsigned)handle->handle_type, handle->handle_bytes,
-                                    handle->f_handle, &ino) &&
-                ino == file->ino;
-        if (right)
-                memcpy(ret_handle, handle, sizeof *handle + handle->handle_bytes);
+        has = kept_node_has_handle(file->kept);
+        if (has)
+                kept_node_get_handle(file->kept, ret_handle);
         g_mutex_unlock(&file->fd.lock);
-        return right;
+        return has &&
+               coherent_handle_ino((unsigned)ret_handle->handle.handle_type,
+                                   ret_handle->handle.handle_bytes, ret_handle->handle.f_handle, &ino) &&
+               ino == file->kept->ino;
 }
 
 int node_fd_open_unopened(struct server_file *file, int flags)
 {
         const int mount_fd = file->table->fds.mount_fd;
-        union handle_copy handle;
+        union fs_handle handle;
         struct fs_stat st;
         int fd;
 
         if (atomic_load(&file->fd.uses) >= 0 || mount_fd < 0 || !handle_of_number(file, &handle))
                 return -EBADF;
-        fd = fs_handle_open_io(mount_fd, &handle.handle, flags);
+        fd = fs_handle_open_io(mount_fd, &handle, flags);
         if (fd >= 0 && (fs_stat(fd, &st) < 0 || !server_file_is(file, &st))) {
                 fs_close(fd);
                 return -ESTALE;
@@ -403,26 +402,26 @@ int node_fd_pin(struct server_file *file)
 void node_fd_unpin(struct server_file *file)
 {
         g_mutex_lock(&file->fd.lock);
-        if (--file->fd.pins == 0) {
-                atomic_fetch_sub(&file->table->fds.pinned, 1);
-                ring_add(&file->table->fds, file);
+        if (file->fd.pins > 0) { /* else an earlier daemon has pinned it */
+                if (--file->fd.pins == 0) {
+                        atomic_fetch_sub(&file->table->fds.pinned, 1);
+                        ring_add(&file->table->fds, file);
+                }
+                node_fd_put(file);
         }
-        node_fd_put(file);
         g_mutex_unlock(&file->fd.lock);
         trim(&file->table->fds);
 }
 
 bool node_fd_locked_same_handle(struct server_file *file, int fd)
 {
-        struct file_handle *handle;
+        union fs_handle mine, handle;
         int mount_id;
-        bool same = true;
 
-        if (file->fd.handle && fs_handle_get(fd, &handle, &mount_id) == 0) {
-                same = fs_handle_equal(file->fd.handle, handle);
-                free(handle);
-        }
-        return same;
+        if (!kept_node_has_handle(file->kept) || fs_handle_get(fd, &handle, &mount_id) < 0)
+                return true;
+        kept_node_get_handle(file->kept, &mine);
+        return fs_handle_equal(&mine, &handle);
 }
 
 bool node_fd_same_handle(struct server_file *file, int fd)

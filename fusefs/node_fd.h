@@ -21,8 +21,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct file_handle;
 struct server_file;
+union fs_handle;
 
 /* Part of struct server_file. */
 struct node_fd {
@@ -31,7 +31,6 @@ struct node_fd {
         int fd;                     /* valid while uses >= 0 */
         unsigned pins;              /* under lock; each has a use of its own */
         atomic_bool recent;         /* used since the cache last looked */
-        struct file_handle *handle; /* or NULL; under lock, constant once set */
         GList link; /* in node_fds.ring, under node_fds.lock; data: the file or NULL */
 };
 
@@ -66,9 +65,10 @@ void node_fd_clear(struct server_file *file);
 /* Gives the node the O_PATH descriptor `fd` of its file, if it has none; takes `fd` in any case. */
 void node_fd_install(struct server_file *file, int fd);
 
-/* For a node that nobody knows yet: takes the handle of what `name` in `dirfd` is, by which it is opened
- * when it is needed.  False if there is none, or the handle is of another mount. */
-bool node_fd_take_handle(struct node_fds *fds, struct node_fd *node, int dirfd, const char *name);
+/* The handle of what `name` in `dirfd` is, by which a node can be opened when it is needed.  False if
+ * there is none, or it is of another mount. */
+bool node_fds_handle(struct node_fds *fds, int dirfd, const char *name,
+                     union fs_handle *ret_handle);
 
 /* A descriptor to use until node_fd_put().  Returns it, or -errno. */
 int node_fd_get(struct server_file *file);

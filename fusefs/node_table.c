@@ -24,6 +24,11 @@ struct node_shard *node_table_shard(struct node_table *table, dev_t dev, ino_t i
         return &table->shards[identity_hash(dev, ino) >> 32 & (NODE_SHARDS - 1)];
 }
 
+static struct node_shard *shard_of(struct server_file *file)
+{
+        return node_table_shard(file->table, file->kept->dev, file->kept->ino);
+}
+
 static struct server_file *file_of_identity(struct hash_link *link)
 {
         return (struct server_file *)((char *)link - offsetof(struct server_file, by_identity));
@@ -36,7 +41,7 @@ static struct server_file *locked_find(struct node_shard *shard, dev_t dev, ino_
         for (; link; link = hash_next(link)) {
                 struct server_file *file = file_of_identity(link);
 
-                if (file->dev == dev && file->ino == ino && server_file_try_ref(file))
+                if (file->kept->dev == dev && file->kept->ino == ino && server_file_try_ref(file))
                         return file;
         }
         return NULL;
@@ -44,18 +49,24 @@ static struct server_file *locked_find(struct node_shard *shard, dev_t dev, ino_
 
 static void locked_insert(struct node_shard *shard, struct server_file *file)
 {
-        hash_insert(&shard->files, &file->by_identity, identity_hash(file->dev, file->ino));
+        hash_insert(&shard->files, &file->by_identity, identity_hash(file->kept->dev, file->kept->ino));
         file->hashed = true;
+}
+
+void node_table_rehash(struct server_file *file)
+{
+        locked_insert(shard_of(file), file);
 }
 
 void node_table_unhash(struct server_file *file)
 {
-        struct node_shard *shard = node_table_shard(file->table, file->dev, file->ino);
+        struct node_shard *shard = shard_of(file);
 
         g_mutex_lock(&shard->lock);
         if (file->hashed)
                 hash_remove(&shard->files, &file->by_identity);
         file->hashed = false;
+        kept_node_set(file->kept, NODE_UNHASHED);
         g_mutex_unlock(&shard->lock);
 }
 
@@ -96,9 +107,9 @@ static bool same_by_descriptor(struct server_file *file, const struct fs_stat *s
                (st->st.st_mode & S_IFMT) == file->type;
         node_fd_put(file);
         if (same) {
-                shard = node_table_shard(file->table, file->dev, file->ino);
+                shard = shard_of(file);
                 g_mutex_lock(&shard->lock);
-                file->btime = st->btime;
+                file->kept->btime = st->btime;
                 g_mutex_unlock(&shard->lock);
         }
         return same;
@@ -145,7 +156,7 @@ int node_table_instantiate(struct node_table *table, const struct fs_stat *st, i
                         *ret_file = made;
                         return 0;
                 }
-                r = server_file_new(table, st, fd, &made);
+                r = server_file_new(table, st, NULL, fd, &made);
                 if (r < 0)
                         return r;
         }
@@ -203,14 +214,14 @@ static int instantiate_by_handle(struct node_table *table, const struct fs_stat 
 {
         struct node_shard *shard = node_table_shard(table, st->st.st_dev, st->st.st_ino);
         struct server_file *made, *found;
-        int r = server_file_new(table, st, -1, &made);
+        union fs_handle handle;
+        int r;
 
+        if (!node_fds_handle(&table->fds, dirfd, name, &handle))
+                return 0;
+        r = server_file_new(table, st, &handle, -1, &made);
         if (r < 0)
                 return r;
-        if (!node_fd_take_handle(&table->fds, &made->fd, dirfd, name)) {
-                server_file_unref(made);
-                return 0;
-        }
         g_mutex_lock(&shard->lock);
         found = locked_find(shard, st->st.st_dev, st->st.st_ino);
         if (!found)
@@ -241,13 +252,13 @@ static int lookup_unopened(struct node_table *table, const struct server_file *d
         struct node_shard *shard;
         struct server_file *found;
         /* What SOURCE's file system is says nothing about those that are mounted below. */
-        const bool local = table->mount->noflush && dir->dev == table->root->dev;
+        const bool local = table->mount->noflush && dir->kept->dev == table->root->kept->dev;
         bool mount_root;
         int r = fs_stat_name(dirfd, name, local, ret_st, &mount_root);
 
         if (r < 0)
                 return r;
-        if (mount_root || ret_st->st.st_dev != dir->dev || ret_st->btime == FS_BTIME_UNKNOWN)
+        if (mount_root || ret_st->st.st_dev != dir->kept->dev || ret_st->btime == FS_BTIME_UNKNOWN)
                 return 0;
         shard = node_table_shard(table, ret_st->st.st_dev, ret_st->st.st_ino);
         g_mutex_lock(&shard->lock);
@@ -283,12 +294,14 @@ int node_table_lookup(struct node_table *table, const struct server_file *dir, i
         return r;
 }
 
-static int open_root(struct node_table *table, const char *source)
+static int open_root(struct node_table *table)
 {
+        const struct k42_mount *mount = table->mount;
         struct fs_stat st;
         int fd, r;
 
-        fd = fs_open_root(source);
+        /* The path may lead to the mount by now. */
+        fd = mount->link ? fs_reopen_path(mount->source_fd) : fs_open_root(mount->options.source);
         if (fd < 0)
                 return fd;
         r = fs_stat(fd, &st);
@@ -297,7 +310,7 @@ static int open_root(struct node_table *table, const char *source)
                 return r;
         }
         node_fds_init(&table->fds, fd, table->mount->privileged);
-        r = server_file_new(table, &st, fd, &table->root);
+        r = server_file_new(table, &st, NULL, fd, &table->root);
         if (r < 0) {
                 fs_close(fd);
                 node_fds_clear(&table->fds);
@@ -318,11 +331,13 @@ int node_table_new(struct k42_mount *mount, struct node_table **ret_table)
                 table->mount = mount;
                 table->ids = id_table_new(FIRST_INDEX, UINT32_MAX - FIRST_INDEX);
                 r = table->ids ? 0 : -ENOMEM;
+                if (table->ids)
+                        id_table_keep(table->ids, keep_word(mount->keep, KEEP_WORD_NODE_IDS));
         }
         if (r == 0) {
                 for (unsigned i = 0; i < NODE_SHARDS; i++)
                         g_mutex_init(&table->shards[i].lock);
-                r = open_root(table, mount->options.source);
+                r = open_root(table);
         }
         if (r < 0) {
                 g_warning("%s: cannot be opened: %s", mount->options.source, g_strerror(-r));
@@ -331,6 +346,8 @@ int node_table_new(struct k42_mount *mount, struct node_table **ret_table)
                 free(table);
                 return r;
         }
+        parks_init(table);
+        doubts_init(&table->doubts, mount, mount->link);
         *ret_table = table;
         return 0;
 }
@@ -358,7 +375,7 @@ static void forget_all(struct node_table *table)
         while (list) {
                 file = list;
                 list = file->next;
-                server_file_forget(file, atomic_load(&file->nlookup));
+                server_file_forget(file, atomic_load(&file->kept->nlookup));
                 server_file_unref(file);
         }
 }
@@ -369,6 +386,8 @@ void node_table_free(struct node_table *table)
 
         if (!table)
                 return;
+        parks_clear(table);
+        doubts_clear(&table->doubts);
         forget_all(table);
         server_file_unref(table->root);
         left = node_table_count(table);
@@ -391,6 +410,11 @@ uint32_t node_table_count(struct node_table *table)
         return atomic_load(&table->count);
 }
 
+uint32_t node_table_parked(struct node_table *table)
+{
+        return atomic_load(&table->parks.n);
+}
+
 uint32_t node_table_fds(struct node_table *table)
 {
         return atomic_load(&table->fds.open);
@@ -406,5 +430,5 @@ void node_identity(struct server_object *object, dev_t *ret_dev, ino_t *ret_ino)
         const struct server_file *file = server_file_of(object);
 
         *ret_dev = file->table->mount->dev;
-        *ret_ino = file->ino;
+        *ret_ino = file->kept->ino;
 }

@@ -8,7 +8,9 @@
  * lookups in different directories do not wait for each other.
  */
 #include "cobj/id_table.h"
+#include "fusefs/doubt.h"
 #include "fusefs/node.h"
+#include "fusefs/park.h"
 #include "fusefs/plus_advice.h"
 #include "fusefs/server_file.h"
 
@@ -27,6 +29,8 @@ struct node_table {
         struct server_file *root; /* a reference; constant */
         atomic_uint count;        /* nodes */
         struct plus_advice plus_advice;
+        struct parks parks;
+        struct doubts doubts;
 };
 
 /* The node that the kernel calls `ino`, or NULL.  No reference, see server_file.h. */
@@ -62,6 +66,9 @@ int node_table_open_at(struct node_table *table, int dirfd, const char *name);
 
 /* Where files with this identity are. */
 struct node_shard *node_table_shard(struct node_table *table, dev_t dev, ino_t ino);
+
+/* Puts a node that came back into the table of identities; before there are threads. */
+void node_table_rehash(struct server_file *file);
 
 /* Takes the file out of the table of identities; a file that is not in it is ignored. */
 void node_table_unhash(struct server_file *file);

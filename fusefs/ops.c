@@ -10,6 +10,8 @@
 #include <stdlib.h>
 
 #include "fusefs/coherent.h"
+#include "fusefs/failpoint.h"
+#include "fusefs/requests.h"
 #include "fusefs/timeouts.h"
 
 #define BUFFER_ALIGN 4096 /* enough for O_DIRECT everywhere */
@@ -49,6 +51,19 @@ struct description *ops_description(fuse_req_t req, const struct fuse_file_info 
         return description;
 }
 
+struct description *ops_description_fd(fuse_req_t req, const struct fuse_file_info *fi, int *ret_fd)
+{
+        struct description *description = ops_description(req, fi);
+        const int fd = description ? description_fd(description) : -1;
+
+        if (description && fd < 0) {
+                ops_reply(req, fd);
+                return NULL;
+        }
+        *ret_fd = fd;
+        return description;
+}
+
 void ops_reply(fuse_req_t req, int r)
 {
         fuse_reply_err(req, -r);
@@ -57,7 +72,13 @@ void ops_reply(fuse_req_t req, int r)
 void ops_entry(struct dir_linux_fs *dir, struct server_file *file, const struct fs_stat *st,
                uint64_t seen, struct fuse_entry_param *ret_entry)
 {
+        struct request *request = request_current();
+
+        request_raise(request, file->id);
+        FAILPOINT("raise");
         server_file_known(server_file_ref(file));
+        FAILPOINT("raised");
+        request_raised(request);
         *ret_entry = (struct fuse_entry_param){
                 .ino = file->id,
                 .attr = st->st,
@@ -69,9 +90,13 @@ void ops_entry(struct dir_linux_fs *dir, struct server_file *file, const struct 
 void ops_entry_undo(struct node_table *table, const struct fuse_entry_param *entry)
 {
         struct server_file *file = node_table_file(table, entry->ino);
+        struct request *request = request_current();
 
+        request_unraise(request, entry->ino);
+        FAILPOINT("unraise");
         if (file)
                 server_file_forget(file, 1);
+        request_unraised(request);
 }
 
 int ops_lookup(struct dir_linux_fs *dir, int dirfd, const char *name,

@@ -23,6 +23,9 @@ struct dir_linux_fs *ops_dir(fuse_req_t req, fuse_ino_t ino, const char *name);
 /* The description of an open file.  NULL: unknown, and the request is answered with EBADF. */
 struct description *ops_description(fuse_req_t req, const struct fuse_file_info *fi);
 
+/* The same, and its backing descriptor.  NULL: there is none, and the request is answered with why. */
+struct description *ops_description_fd(fuse_req_t req, const struct fuse_file_info *fi, int *ret_fd);
+
 /* Answers with `r`, 0 or -errno. */
 void ops_reply(fuse_req_t req, int r);
 
@@ -92,6 +95,10 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
 /* Ends what ops_describe() made: at RELEASE; and when the reply to the open was not taken. */
 void ops_release(struct server_file *file, struct description *description);
 void ops_not_taken(struct server_file *file, struct description *description);
+
+/* The same for one of which it was not known whether the kernel has it: false, and nothing has happened, if
+ * it turned out that it has. */
+bool ops_release_doubtful(struct server_file *file, struct description *description);
 
 /* ops_data.c */
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);

@@ -6,6 +6,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 #include "fusefs/timeouts.h"
 
@@ -19,11 +20,14 @@ struct attr_fd {
 static struct attr_fd attr_fd(fuse_req_t req, struct server_file *file,
                               const struct fuse_file_info *fi)
 {
-        const struct description *description =
+        struct description *description =
                 fi ? description_from_fh(k42_mount_of(req)->lazy, fi->fh) : NULL;
 
-        if (description)
-                return (struct attr_fd){.fd = description->fd, .io_fd = description->fd};
+        if (description) {
+                const int fd = description_fd(description);
+
+                return (struct attr_fd){.fd = fd, .io_fd = fd};
+        }
         return (struct attr_fd){
                 .borrowed = server_file_ref(file), .fd = node_fd_get(file), .io_fd = -1};
 }
@@ -140,20 +144,28 @@ static int set_attr(fuse_req_t req, int fd, int io_fd, const struct stat *attr, 
                         FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW |
                         FUSE_SET_ATTR_CTIME;
         struct fs_stat before;
+        int64_t intent;
         int r = fs_stat(fd, &before);
 
         if (r < 0)
                 return r;
+        intent = intent_attr(&before.st);
+        if (intent != INTENT_RUN)
+                return (int)intent;
         if (!(to_set & all))
                 return set_nothing(req, fd, &before.st);
+        FAILPOINT("set-owner");
         r = set_owner(req, fd, attr, to_set);
         if (r < 0)
                 return r;
+        FAILPOINT("set-size");
         r = set_size(req, fd, io_fd, attr->st_size, to_set);
+        FAILPOINT("set-mode");
         if (r == 0 && (to_set & FUSE_SET_ATTR_MODE)) {
                 creds_fsetid(true);
                 r = fs_chmod(fd, attr->st_mode & 07777);
         }
+        FAILPOINT("set-times");
         if (r == 0)
                 r = set_times(fd, attr, to_set);
         if (r < 0) {
@@ -175,6 +187,9 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                 ATTR_FD(at, req, file, fi);
                 int r = at.fd < 0 ? at.fd : set_attr(req, at.fd, at.io_fd, attr, to_set);
 
+                FAILPOINT("attr-called");
+                request_done(request_current(), r);
+                FAILPOINT("attr-done");
                 if (r < 0)
                         ops_reply(req, r);
                 else

@@ -12,27 +12,29 @@
 
 #include "fusefs/channel.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 
 /* O_DIRECT of the backing descriptor was refused; true if the caller has turned it off since (then
  * it is off here, too) and the call can be made again. */
-static bool direct_is_over(const struct description *description, const struct fuse_file_info *fi,
-                           ssize_t r)
+static bool direct_is_over(const struct description *description, int fd,
+                           const struct fuse_file_info *fi, ssize_t r)
 {
         return r == -EINVAL && (description->flags & O_DIRECT) && !(fi->flags & O_DIRECT) &&
-               fs_clear_direct(description->fd) == 0;
+               fs_clear_direct(fd) == 0;
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-        struct description *description = ops_description(req, fi);
+        int fd;
+        struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
                 char *data = ops_buffer(size);
-                ssize_t n = data ? fs_pread(description->fd, data, size, offset) : -ENOMEM;
+                ssize_t n = data ? fs_pread(fd, data, size, offset) : -ENOMEM;
 
-                if (direct_is_over(description, fi, n))
-                        n = fs_pread(description->fd, data, size, offset);
+                if (direct_is_over(description, fd, fi, n))
+                        n = fs_pread(fd, data, size, offset);
                 if (n < 0) {
                         ops_reply(req, (int)n);
                         return;
@@ -55,23 +57,65 @@ static const char *aligned(const struct description *description, const char *da
         return copy;
 }
 
+/* Where a WRITE goes. */
+struct output {
+        const struct description *description;
+        const struct fuse_file_info *fi;
+        int fd;
+        off_t offset;
+        bool append;
+};
+
+static ssize_t put(const struct output *to, const char *data, size_t size)
+{
+        ssize_t n;
+
+        data = aligned(to->description, data, size);
+        if (!data)
+                return -ENOMEM;
+        n = fs_pwrite(to->fd, data, size, to->offset, to->append);
+        if (direct_is_over(to->description, to->fd, to->fi, n))
+                n = fs_pwrite(to->fd, data, size, to->offset, to->append);
+        return n;
+}
+
+/* What a dead daemon has appended is not appended again: `before` bytes of the data, all there is
+ * to the count. */
+static ssize_t put_rest(const struct output *to, const char *data, size_t size, size_t before)
+{
+        const ssize_t n = put(to, data + before, size - before);
+
+        return n >= 0 ? n + (ssize_t)before : before > 0 ? (ssize_t)before : n;
+}
+
+static int64_t write_once(const struct output *to, const char *data, size_t size)
+{
+        size_t before = 0;
+        int64_t r = to->append ? intent_append(to->fd, data, size, &before) : intent_once();
+
+        INTENT_CALL("write", r, put_rest(to, data, size, before));
+        return r;
+}
+
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
               struct fuse_file_info *fi)
 {
-        struct description *description = ops_description(req, fi);
+        int fd;
+        struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
-                const bool append = (fi->flags & O_APPEND) && !fi->writepage;
+                const struct output output = {
+                        .description = description,
+                        .fi = fi,
+                        .fd = fd,
+                        .offset = offset,
+                        .append = (fi->flags & O_APPEND) && !fi->writepage,
+                };
                 CREDS(creds);
-                ssize_t n = creds_for_change(req, description->fd, channel_request()->kill_suidgid,
-                                             &creds);
+                int64_t n = creds_for_change(req, fd, channel_request()->kill_suidgid, &creds);
 
-                data = aligned(description, data, size);
                 if (n == 0)
-                        n = !data ? -ENOMEM
-                                  : fs_pwrite(description->fd, data, size, offset, append);
-                if (direct_is_over(description, fi, n))
-                        n = fs_pwrite(description->fd, data, size, offset, append);
+                        n = write_once(&output, data, size);
                 creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);
@@ -88,19 +132,22 @@ static int for_change_by_uid(fuse_req_t req, int fd, struct creds *ret_creds)
         return creds_for_change(req, fd, fuse_req_ctx(req)->uid != 0, ret_creds);
 }
 
+#define MOVES_DATA (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)
+
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
                   struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        int fd;
 
-        if (description) {
+        if (ops_description_fd(req, fi, &fd)) {
                 CREDS(creds);
-                int r = for_change_by_uid(req, description->fd, &creds);
+                int64_t r = for_change_by_uid(req, fd, &creds);
 
                 if (r == 0)
-                        r = fs_fallocate(description->fd, mode, offset, length);
+                        r = mode & MOVES_DATA ? intent_resize(fd) : intent_once();
+                INTENT_CALL("fallocate", r, fs_fallocate(fd, mode, offset, length));
                 creds_restore(&creds);
-                ops_reply(req, r);
+                ops_reply(req, (int)r);
         }
 }
 
@@ -109,17 +156,20 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
                         struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
                         struct fuse_file_info *fi_out, size_t size, int flags)
 {
-        struct description *in = ops_description(req, fi_in);
-        struct description *out = in ? ops_description(req, fi_out) : NULL;
+        int in_fd, out_fd;
+        struct description *in = ops_description_fd(req, fi_in, &in_fd);
+        struct description *out = in ? ops_description_fd(req, fi_out, &out_fd) : NULL;
 
         if (out) {
                 const pid_t pid = fuse_req_ctx(req)->pid;
                 CREDS(creds);
-                ssize_t n = for_change_by_uid(req, out->fd, &creds);
+                int64_t n = for_change_by_uid(req, out_fd, &creds);
 
                 if (n == 0)
-                        n = fs_copy_range(in->fd, offset_in, out->fd, offset_out, size,
-                                          (unsigned)flags);
+                        n = intent_once();
+                INTENT_CALL(
+                        "copy", n,
+                        fs_copy_range(in_fd, offset_in, out_fd, offset_out, size, (unsigned)flags));
                 creds_restore(&creds);
                 if (n < 0) {
                         ops_reply(req, (int)n);
@@ -137,10 +187,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
  * no meaning to anybody. */
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        int fd;
 
-        if (description) {
-                const off_t at = fs_seek(description->fd, offset, whence);
+        if (ops_description_fd(req, fi, &fd)) {
+                const off_t at = fs_seek(fd, offset, whence);
 
                 if (at < 0)
                         ops_reply(req, (int)at);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "fusefs/ops.h"
+#include "fusefs/requests.h"
 
 /* How much larger an entry can be in the answer than in struct fs_dirent: 32 bytes against 24, and
  * 160 against 24 with attributes, for the shortest names. */
@@ -29,7 +30,7 @@ struct listing {
         struct node_table *table;
         struct dir_linux_fs *dir;
         struct description *description;
-        int dirfd; /* for lookups; READDIRPLUS only */
+        int dirfd; /* the description's */
         bool plus;
         unsigned plain; /* so many more files are listed without attributes, see plus_advice.h */
         unsigned given; /* … and so many were */
@@ -58,8 +59,8 @@ static bool leave_out(struct listing *l, const struct fs_dirent *d)
 static size_t add_plus(struct listing *l, const struct fs_dirent *d)
 {
         struct fuse_entry_param entry;
-        int r = is_dot(d->name) || leave_out(l, d) ? -EISDIR
-                                                   : ops_lookup(l->dir, l->dirfd, d->name, &entry);
+        const bool bare = is_dot(d->name) || leave_out(l, d) || !request_can_raise(request_current());
+        int r = bare ? -EISDIR : ops_lookup(l->dir, l->dirfd, d->name, &entry);
 
         if (r == -ENOENT)
                 return 0;
@@ -98,7 +99,7 @@ static ssize_t read_entries(struct listing *l, void *dents, size_t size)
         ssize_t n;
 
         g_mutex_lock(&l->description->dir_lock);
-        n = fs_getdents(l->description->fd, &l->description->dir_at, l->offset, dents, size);
+        n = fs_getdents(l->dirfd, &l->description->dir_at, l->offset, dents, size);
         g_mutex_unlock(&l->description->dir_lock);
         return n;
 }
@@ -179,10 +180,11 @@ static void list(struct listing *l, size_t size, off_t offset)
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                 struct fuse_file_info *fi)
 {
-        struct description *description = ops_description(req, fi);
+        int fd;
+        struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
-                struct listing l = {.req = req, .description = description};
+                struct listing l = {.req = req, .description = description, .dirfd = fd};
 
                 list(&l, size, offset);
         }
@@ -191,7 +193,8 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
-        struct description *description = ops_description(req, fi);
+        int fd;
+        struct description *description = ops_description_fd(req, fi, &fd);
 
         if (description) {
                 struct server_file *file = server_file_of(description->object);
@@ -199,7 +202,7 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                                     .table = file->table,
                                     .dir = dir_linux_fs_of(file),
                                     .description = description,
-                                    .dirfd = description->fd,
+                                    .dirfd = fd,
                                     .plus = true};
                 struct plus_advice *advice = &l.table->plus_advice;
                 const pid_t tid = fuse_req_ctx(req)->pid;

@@ -3,7 +3,9 @@
 #include <errno.h>
 
 #include "fusefs/coherent.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/ops.h"
+#include "fusefs/requests.h"
 #include "fusefs/timeouts.h"
 
 /* That there is no such name is worth telling where it may be believed for a while. */
@@ -39,23 +41,29 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         }
 }
 
-static void forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+/* The n-th of its request.  The kernel does not send it again: what was applied is in the slot. */
+static void forget(fuse_req_t req, uint32_t n, fuse_ino_t ino, uint64_t nlookup)
 {
         struct server_file *file = node_table_file(k42_mount_of(req)->nodes, ino);
+        struct request *request = request_current();
 
+        request_forget(request, 2 * n + 1);
+        FAILPOINT("forget");
         if (file && ino != FUSE_ROOT_ID) /* the root was never looked up */
                 server_file_forget(file, nlookup);
+        FAILPOINT("forgot");
+        request_forget(request, 2 * n + 2);
 }
 
 void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-        forget(req, ino, nlookup);
+        forget(req, 0, ino, nlookup);
         fuse_reply_none(req);
 }
 
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
         for (size_t i = 0; i < count; i++)
-                forget(req, forgets[i].ino, forgets[i].nlookup);
+                forget(req, (uint32_t)i, forgets[i].ino, forgets[i].nlookup);
         fuse_reply_none(req);
 }

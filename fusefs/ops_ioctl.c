@@ -12,14 +12,18 @@
 #include <unistd.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/fork_mode.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 #include "fusefs/state_dir.h"
 #include "lazy/lazy_reopen.h"
+#include "lazy/private_reopen.h"
 
 /* One ioctl that is under way. */
 struct call {
         fuse_req_t req;
         struct description *description;
+        int fd; /* forwarded ones: the backing descriptor */
         unsigned cmd;
         const void *in;
         size_t in_size, out_size;
@@ -27,7 +31,18 @@ struct call {
 
 static int do_lazy_reopen(const struct call *call, void *message)
 {
-        return lazy_reopen(call->description, fuse_req_ctx(call->req)->pid, message);
+        struct k42_lazy_reopen *reopen = message;
+        int r = lazy_reopen(call->description, fuse_req_ctx(call->req)->pid, reopen);
+
+        if (r == 0)
+                reopen->fork = fork_mode_of(&k42_mount_of(call->req)->options,
+                                            call->description->object);
+        return r;
+}
+
+static int do_private_reopen(const struct call *call, void *message)
+{
+        return private_reopen(call->description, fuse_req_ctx(call->req)->pid, message);
 }
 
 static int do_identify(const struct call *call, void *message)
@@ -62,6 +77,7 @@ static const struct message {
         {K42_IOC_LAZY_REOPEN, do_lazy_reopen},
         {K42_IOC_IDENTIFY, do_identify},
         {K42_IOC_WHERE, do_where},
+        {K42_IOC_PRIVATE_REOPEN, do_private_reopen},
 };
 G_STATIC_ASSERT(sizeof(struct k42_where) <= MESSAGE_MAX);
 
@@ -73,7 +89,9 @@ static void run_message(const struct call *call, const struct message *message)
 
         if (call->in_size == size && call->out_size == size) {
                 memcpy(data, call->in, size);
+                FAILPOINT("message");
                 r = message->run(call, data);
+                FAILPOINT("message-done");
         }
         if (r < 0)
                 ops_reply(call->req, r);
@@ -148,14 +166,14 @@ static int may_set_flags(const struct call *call)
 
         if (!k42_mount_of(call->req)->privileged || uid == 0)
                 return 0;
-        r = fs_stat(call->description->fd, &st);
+        r = fs_stat(call->fd, &st);
         if (r < 0)
                 return r;
         if (st.st.st_uid != uid)
                 return -EPERM;
         if (forwarded_size(call->cmd) == sizeof attr) {
                 memcpy(&attr, call->in, sizeof attr);
-                r = fs_ioctl(call->description->fd, FS_IOC_FSGETXATTR, &attr_now);
+                r = fs_ioctl(call->fd, FS_IOC_FSGETXATTR, &attr_now);
                 if (r < 0)
                         return r;
                 return ((attr.fsx_xflags ^ attr_now.fsx_xflags) & guarded_x) ||
@@ -164,27 +182,39 @@ static int may_set_flags(const struct call *call)
                                : 0;
         }
         memcpy(&flags, call->in, sizeof flags);
-        r = fs_ioctl(call->description->fd, FS_IOC_GETFLAGS, &now);
+        r = fs_ioctl(call->fd, FS_IOC_GETFLAGS, &now);
         return r < 0 ? r : ((flags ^ now) & guarded) ? -EPERM : 0;
 }
 
-static void forward(const struct call *call, size_t size)
+static int set_flags(const struct call *call, void *data)
+{
+        int64_t r = intent_once();
+
+        INTENT_CALL("ioctl", r, fs_ioctl(call->fd, forwarded_request(call->cmd), data));
+        return (int)r;
+}
+
+static void forward(struct call *call, size_t size)
 {
         const bool sets = _IOC_DIR(call->cmd) & _IOC_WRITE;
         union {
                 long number; /* some file systems write one */
                 struct fsxattr attr;
         } data = {.attr = {.fsx_xflags = 0}};
-        int r = 0;
+        int r;
 
-        if (sets && call->in_size < size)
+        call->fd = description_fd(call->description);
+        r = MIN(call->fd, 0);
+        if (r == 0 && sets && call->in_size < size)
                 r = -EINVAL;
         if (r == 0 && sets) {
                 memcpy(&data, call->in, size);
                 r = may_set_flags(call);
         }
-        if (r == 0)
-                r = fs_ioctl(call->description->fd, forwarded_request(call->cmd), &data);
+        if (r == 0 && sets)
+                r = set_flags(call, &data);
+        else if (r == 0)
+                r = fs_ioctl(call->fd, forwarded_request(call->cmd), &data);
         if (r >= 0 && sets) /* the kernel does not know that it changes st_ctime */
                 channel_forget_attributes(k42_mount_of(call->req)->channel,
                                           server_file_of(call->description->object)->id);

@@ -11,6 +11,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 
 /* Answers a request that made `name`, or failed to with `r`; `undo` removes the name. */
@@ -22,13 +23,28 @@ static void reply_made(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, cons
 
         if (r == 0) {
                 r = ops_lookup(dir, dirfd, name, &entry);
-                if (r < 0 && r != -ENOENT)
+                if (r < 0 && r != -ENOENT) {
+                        intent_take_back();
                         undo(dirfd, name);
+                }
         }
         if (r < 0)
                 ops_reply(req, r);
         else if (fuse_reply_entry(req, &entry) < 0)
                 ops_entry_undo(table, &entry);
+}
+
+/* Before the backing call: what intent_make() says, and the thread acts for the caller.  `mode`
+ * with the type. */
+static int64_t begin_make(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name,
+                          mode_t mode, struct creds *ret_creds)
+{
+        const mode_t type = mode & S_IFMT ? mode & S_IFMT : S_IFREG; /* mknod(2) */
+        int r = MIN(dirfd, 0);
+
+        if (r == 0)
+                r = creds_for_caller(req, mode & ~(mode_t)S_IFMT, ret_creds);
+        return r < 0 ? r : intent_make(dir, dirfd, name, type, -1);
 }
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -38,12 +54,11 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
         if (dir) {
                 NODE_FD(at, &dir->file);
                 CREDS(creds);
-                int r = at.fd < 0 ? at.fd : creds_for_caller(req, mode, &creds);
+                int64_t r = begin_make(req, dir, at.fd, name, mode, &creds);
 
-                if (r == 0)
-                        r = fs_mknod(at.fd, name, mode, rdev);
+                INTENT_CALL("mknod", r, fs_mknod(at.fd, name, mode, rdev));
                 creds_restore(&creds);
-                reply_made(req, dir, at.fd, name, r, fs_unlink);
+                reply_made(req, dir, at.fd, name, (int)r, fs_unlink);
         }
 }
 
@@ -54,12 +69,11 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
         if (dir) {
                 NODE_FD(at, &dir->file);
                 CREDS(creds);
-                int r = at.fd < 0 ? at.fd : creds_for_caller(req, mode, &creds);
+                int64_t r = begin_make(req, dir, at.fd, name, mode | S_IFDIR, &creds);
 
-                if (r == 0)
-                        r = fs_mkdir(at.fd, name, mode);
+                INTENT_CALL("mkdir", r, fs_mkdir(at.fd, name, mode));
                 creds_restore(&creds);
-                reply_made(req, dir, at.fd, name, r, fs_rmdir);
+                reply_made(req, dir, at.fd, name, (int)r, fs_rmdir);
         }
 }
 
@@ -70,12 +84,11 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
         if (dir) {
                 NODE_FD(at, &dir->file);
                 CREDS(creds);
-                int r = at.fd < 0 ? at.fd : creds_for_caller(req, 0, &creds);
+                int64_t r = begin_make(req, dir, at.fd, name, S_IFLNK, &creds);
 
-                if (r == 0)
-                        r = fs_symlink(target, at.fd, name);
+                INTENT_CALL("symlink", r, fs_symlink(target, at.fd, name));
                 creds_restore(&creds);
-                reply_made(req, dir, at.fd, name, r, fs_unlink);
+                reply_made(req, dir, at.fd, name, (int)r, fs_unlink);
         }
 }
 
@@ -84,17 +97,21 @@ static int make_link(struct server_file *file, int fd, struct dir_linux_fs *dir,
                      const char *name, struct fuse_entry_param *ret_entry)
 {
         const uint64_t seen = coherent_seen(file->table->mount->coherent);
-        FILE_LINK(link, name);
+        FILE_LINK(link, dir, name);
         struct fs_stat st;
-        int r = link ? fs_link(fd, dirfd, name) : -ENOMEM;
+        int64_t r = link ? intent_make(dir, dirfd, name, 0, fd) : -ENOMEM;
 
+        INTENT_CALL("link", r, fs_link(fd, dirfd, name));
         if (r == 0)
                 r = fs_stat(fd, &st);
         if (r < 0)
-                return r;
-        dir_link(dir, g_steal_pointer(&link), file);
-        if (atomic_exchange(&file->nameless, false)) /* an O_TMPFILE that gets a name now */
+                return (int)r;
+        dir_link(g_steal_pointer(&link), file);
+        FAILPOINT("linked");
+        if (kept_node_clear(file->kept, NODE_NAMELESS)) { /* an O_TMPFILE that gets a name now */
+                park_node_over(file);
                 node_fd_unpin(file);
+        }
         ops_entry(dir, file, &st, seen, ret_entry);
         return 0;
 }
@@ -120,24 +137,59 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *
         }
 }
 
+/* Opens the file that a daemon made, and died: no name of it has got to anybody.  Its mode is for
+ * those who come after who made it; where we have no more rights than he, it is made once more.
+ * Returns the descriptor, -errno, or INTENT_RUN if that is to be done. */
+static int64_t open_made(struct dir_linux_fs *dir, int dirfd, const char *name, int flags)
+{
+        const int fd = fs_open_node(dirfd, name);
+        int r = fd;
+
+        FAILPOINT("open-made");
+        if (fd >= 0)
+                r = ops_reopen(dir->file.table, fd, fs_open_flags(flags));
+        fs_close(fd);
+        if (r != -EACCES && r != -ENOENT)
+                return r;
+        intent_take_back();
+        FAILPOINT("make-again");
+        r = r == -EACCES ? fs_unlink(dirfd, name) : 0;
+        return r < 0 ? r : intent_make(dir, dirfd, name, S_IFREG, -1);
+}
+
 /* Makes the file and opens it: its descriptor for I/O, or -errno.  Always exclusively: the kernel
  * asks for a name that it believes to be free, and has checked no right on a file that came to be
  * meanwhile behind the mount.  ESTALE lets it look again. */
-static int create_open(fuse_req_t req, struct node_table *table, int dirfd, const char *name,
+static int create_open(fuse_req_t req, struct dir_linux_fs *dir, int dirfd, const char *name,
                        mode_t mode, int flags)
 {
+        struct node_table *table = dir->file.table;
         const bool tmpfile = channel_request()->tmpfile;
+        int64_t intent = INTENT_RUN;
         CREDS(creds);
         int fd, r = creds_for_caller(req, mode, &creds);
 
         if (r < 0)
                 return r;
+        if (!tmpfile)
+                intent = intent_make(dir, dirfd, name, S_IFREG, -1);
+        if (intent == 0)
+                intent = open_made(dir, dirfd, name, flags);
+        if (intent != INTENT_RUN)
+                return (int)intent;
+        FAILPOINT("create-before");
         for (bool again = false;; again = true) {
                 fd = tmpfile ? fs_tmpfile(dirfd, flags, mode) : fs_create(dirfd, name, flags, mode);
                 if (again || !node_fds_exhausted(fd) || node_fds_shrink(&table->fds) == 0)
                         break;
         }
-        return fd == -EEXIST && !tmpfile && !(flags & O_EXCL) ? -ESTALE : fd;
+        FAILPOINT("create-called");
+        if (fd == -EEXIST && !tmpfile && !(flags & O_EXCL))
+                fd = -ESTALE;
+        if (!tmpfile)
+                request_done(request_current(), MIN(fd, 0));
+        FAILPOINT("create-done");
+        return fd;
 }
 
 /* As node_table_instantiate(), for the file that is open as `io_fd`, which stays the caller's. */
@@ -173,8 +225,12 @@ static int created_node(struct dir_linux_fs *dir, const char *name, int io_fd,
         if (name) {
                 r = dir_saw(dir, name, file);
         } else {
-                r = MIN(node_fd_pin(file), 0); /* no name: it could not be opened again */
-                atomic_store(&file->nameless, r == 0);
+                r = node_fd_pin(file); /* no name: it could not be opened again */
+                if (r >= 0) {
+                        kept_node_set(file->kept, NODE_NAMELESS);
+                        park_node(file, r);
+                        r = 0;
+                }
         }
         if (r == 0)
                 *ret_file = g_steal_pointer(&file);
@@ -216,7 +272,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 int io_fd = at.fd < 0 ? at.fd : ops_may_open(req), r;
 
                 if (io_fd >= 0)
-                        io_fd = create_open(req, table, at.fd, name, mode, fi->flags);
+                        io_fd = create_open(req, dir, at.fd, name, mode, fi->flags);
                 if (io_fd < 0) {
                         ops_reply(req, io_fd);
                         return;
@@ -227,8 +283,10 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                 else
                         fs_close(io_fd);
                 if (r < 0) {
-                        if (!tmpfile) /* made with O_EXCL: ours */
+                        if (!tmpfile) { /* made with O_EXCL: ours */
+                                intent_take_back();
                                 fs_unlink(at.fd, name);
+                        }
                         ops_reply(req, r);
                         return;
                 }

@@ -8,7 +8,9 @@
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
+#include "fusefs/park.h"
 #include "fusefs/timeouts.h"
 
 #define DIR_CACHE_TIMEOUT                                                                          \
@@ -42,21 +44,25 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
 {
         const struct k42_mount *mount = k42_mount_of(req);
         const bool is_file = !server_file_is_dir(file);
+        struct request *request = request_current();
         const struct description_how how = {
                 .fd = open->fd,
                 .flags = fi->flags,
                 .type = is_file ? XOBJ_FILE : XOBJ_DIR,
                 .io_class = is_file ? file_opens_begin(file, open) : IO_CLASS_CACHED,
                 .tid = fuse_req_ctx(req)->pid,
+                .made = request ? &request->description : NULL,
         };
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
 
+        FAILPOINT("described");
         if (r < 0) {
                 if (is_file)
                         file_opens_end(file, how.io_class, how.flags, open->fd);
                 fs_close(open->fd);
                 return r;
         }
+        park_opened(file, *ret_description, open->fd);
         fi->fh = (*ret_description)->id;
         if (is_file && mount->io_class == IO_CLASS_FAST && how.io_class != IO_CLASS_CACHED)
                 timeouts_opened_fast(file, fi->flags, how.io_class);
@@ -75,11 +81,33 @@ void ops_not_taken(struct server_file *file, struct description *description)
         ops_release(file, description);
 }
 
+/* What the node knows of the description. */
+static void release_from_node(struct server_file *file, const struct description *description)
+{
+        const int fd = atomic_load(&description->fd);
+
+        park_released(file, description);
+        if (description->type == XOBJ_FILE && fd >= 0) {
+                file_opens_end(file, description->io_class, description->flags, fd);
+        } else if (description->type == XOBJ_FILE) { /* an earlier daemon's, that nobody used */
+                NODE_FD(node, file);
+
+                file_opens_end(file, description->io_class, description->flags, node.fd);
+        }
+}
+
 void ops_release(struct server_file *file, struct description *description)
 {
-        if (description->type == XOBJ_FILE)
-                file_opens_end(file, description->io_class, description->flags, description->fd);
+        release_from_node(file, description);
         description_release(description);
+}
+
+bool ops_release_doubtful(struct server_file *file, struct description *description)
+{
+        if (!description_release_doubtful(description))
+                return false;
+        release_from_node(file, description);
+        return true;
 }
 
 static bool has_suidgid(int fd)
@@ -93,6 +121,7 @@ static bool has_suidgid(int fd)
 static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags)
 {
         bool loses_bits = false;
+        int64_t truncated = 0;
         CREDS(creds);
         int io_fd;
 
@@ -105,9 +134,21 @@ static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags
                         return r;
                 loses_bits = has_suidgid(fd);
         }
+        if (flags & O_TRUNC)
+                truncated = intent_once();
+        if (truncated < 0)
+                return (int)truncated;
+        if ((flags & O_TRUNC) && truncated != INTENT_RUN) { /* that was done already */
+                flags &= ~O_TRUNC;
+                loses_bits = true; /* perhaps */
+        }
+        FAILPOINT("open-before");
         io_fd = ops_reopen(file->table, fd, fs_open_flags(flags));
         if (io_fd == -EPERM && (flags & O_APPEND))
                 io_fd = ops_reopen(file->table, fd, fs_open_flags(flags) | O_APPEND);
+        FAILPOINT("open-called");
+        if (truncated == INTENT_RUN)
+                request_done(request_current(), MIN(io_fd, 0));
         /* The kernel knows what O_TRUNC does to the size, but not what it does to the mode. */
         if (io_fd >= 0 && loses_bits)
                 channel_forget_attributes(k42_mount_of(req)->channel, file->id);
@@ -181,15 +222,12 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
  * from the ENOSYS and asks no more. */
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-        const struct description *description;
+        int fd;
 
-        if (k42_mount_of(req)->noflush) {
+        if (k42_mount_of(req)->noflush)
                 fuse_reply_err(req, ENOSYS);
-                return;
-        }
-        description = ops_description(req, fi);
-        if (description)
-                ops_reply(req, fs_close_error(description->fd));
+        else if (ops_description_fd(req, fi, &fd))
+                ops_reply(req, fs_close_error(fd));
 }
 
 /* RELEASEDIR too. */
@@ -201,7 +239,9 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
                 SERVER_FILE(file);
 
                 file = server_file_ref(server_file_of(description->object));
+                FAILPOINT("release");
                 ops_release(file, description);
+                FAILPOINT("released");
                 ops_reply(req, 0);
         }
 }
@@ -209,8 +249,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 /* FSYNCDIR too. */
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
-        const struct description *description = ops_description(req, fi);
+        int fd;
 
-        if (description)
-                ops_reply(req, fs_sync(description->fd, data_only));
+        if (ops_description_fd(req, fi, &fd))
+                ops_reply(req, fs_sync(fd, data_only));
 }

@@ -8,20 +8,33 @@
 #include <linux/fs.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 
-/* Pins what is about to lose a name.  A node that does not exist any more in that place (somebody
- * was quicker behind the mount) is not what will be removed: `*file` becomes NULL. */
+/* The node of what the request's n-th name was, with a reference, if it is known: by its name it
+ * may not be found any more, when the daemon that made the change is dead. */
+static struct server_file *node_that_was(struct node_table *table, unsigned which)
+{
+        dev_t dev;
+        ino_t ino;
+
+        return intent_name_was(which, &dev, &ino) ? node_table_find(table, dev, ino) : NULL;
+}
+
+/* Pins what is about to lose a name, and parks it if it is in use (park.h).  A node that does not
+ * exist any more in that place (somebody was quicker behind the mount) is not what will be removed:
+ * `*file` becomes NULL. */
 static int before_removal(struct server_file **file)
 {
         int r = *file ? node_fd_pin(*file) : 0;
 
-        if (r == -ESTALE || r == -ENOENT) {
+        if (r < 0) {
                 server_file_unref(*file);
                 *file = NULL;
-                return 0;
-        }
-        return MIN(r, 0);
+        } else if (*file)
+                park_before_removal(*file, r);
+        FAILPOINT("pinned");
+        return r == -ESTALE || r == -ENOENT ? 0 : MIN(r, 0);
 }
 
 /* After the name's removal, or the failure of it: true if the file has no name any more. */
@@ -32,12 +45,26 @@ static bool after_removal(struct server_file *file, bool removed)
         const bool gone = removed && (server_file_is_dir(file) ||
                                       (fs_stat(fd, &st) == 0 && st.st.st_nlink == 0));
 
-        node_fd_put(file);
-        if (gone)
+        if (gone) {
                 server_file_set_deleted(file);
-        else
+                park_after_removal(file, fd);
+        } else {
+                park_node_over(file);
                 node_fd_unpin(file);
+        }
+        node_fd_put(file);
         return gone;
+}
+
+/* What `name` in `dir` is about to lose it, pinned; or has lost it (`removed`, by a daemon that is
+ * dead). */
+static int child_to_remove(struct dir_linux_fs *dir, const char *name, bool removed,
+                           struct server_file **ret_child)
+{
+        *ret_child = dir_child(dir, name);
+        if (removed && !*ret_child)
+                *ret_child = node_that_was(dir->file.table, 0);
+        return before_removal(ret_child);
 }
 
 static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name,
@@ -49,22 +76,23 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name,
                 NODE_FD(at, &dir->file);
                 SERVER_FILE(child);
                 bool gone = false;
-                int r = MIN(at.fd, 0);
+                int64_t r = MIN(at.fd, 0);
 
-                if (r == 0) {
-                        child = dir_child(dir, name);
-                        r = before_removal(&child);
+                if (r == 0)
+                        r = intent_remove(dir, at.fd, name);
+                if (r == 0 || r == INTENT_RUN) {
+                        const int pinned = child_to_remove(dir, name, r == 0, &child);
+
+                        if (r == INTENT_RUN && pinned < 0)
+                                r = pinned;
                 }
-                if (r < 0) {
-                        ops_reply(req, r);
-                        return;
-                }
-                r = remove(at.fd, name);
+                INTENT_CALL("remove", r, remove(at.fd, name));
                 if (child)
                         gone = after_removal(child, r == 0);
+                FAILPOINT("removed");
                 if (r == 0)
                         dir_unlink(dir, name, gone);
-                ops_reply(req, r);
+                ops_reply(req, (int)r);
         }
 }
 
@@ -100,59 +128,93 @@ static int exchange(const struct place *a, const struct place *b)
 {
         SERVER_FILE(file_a);
         SERVER_FILE(file_b);
-        FILE_LINK(link_a, a->name);
-        FILE_LINK(link_b, b->name);
-        int r;
+        FILE_LINK(link_a, a->dir, a->name);
+        FILE_LINK(link_b, b->dir, b->name);
+        struct node_table *table = a->dir->file.table;
+        bool made;
+        int64_t r;
 
         if (!link_a || !link_b)
                 return -ENOMEM;
-        r = fs_rename(a->dirfd, a->name, b->dirfd, b->name, RENAME_EXCHANGE);
+        r = intent_rename(a->dir, a->dirfd, a->name, b->dir, b->dirfd, b->name, true);
+        made = r != INTENT_RUN;
+        INTENT_CALL("exchange", r,
+                    fs_rename(a->dirfd, a->name, b->dirfd, b->name, RENAME_EXCHANGE));
         if (r < 0)
-                return r;
-        file_a = dir_child(a->dir, a->name);
-        file_b = dir_child(b->dir, b->name);
-        dir_unlink(a->dir, a->name, false);
-        dir_unlink(b->dir, b->name, false);
+                return (int)r;
+        file_a = made ? node_that_was(table, 0) : dir_child(a->dir, a->name);
+        file_b = made ? node_that_was(table, 1) : dir_child(b->dir, b->name);
+        FAILPOINT("exchanged");
+        if (file_a && file_b) {
+                dir_link_two(g_steal_pointer(&link_a), file_b, g_steal_pointer(&link_b), file_a);
+                moved(file_a, a, b);
+                moved(file_b, b, a);
+                return 0;
+        }
         if (file_a) {
-                dir_link(b->dir, g_steal_pointer(&link_b), file_a);
+                dir_link(g_steal_pointer(&link_b), file_a);
                 moved(file_a, a, b);
         }
         if (file_b) {
-                dir_link(a->dir, g_steal_pointer(&link_a), file_b);
+                dir_link(g_steal_pointer(&link_a), file_b);
                 moved(file_b, b, a);
         }
+        if (!file_b)
+                dir_unlink(a->dir, a->name, false);
+        if (!file_a)
+                dir_unlink(b->dir, b->name, false);
         return 0;
+}
+
+/* The node that is renamed and the one that loses its name by it, with references, or NULL. `made`:
+ * by a daemon that is dead, which may have changed the names already, or not, or in part. */
+static void find_both(const struct place *from, const struct place *to, unsigned flags, bool made,
+                      struct server_file **ret_file, struct server_file **ret_replaced)
+{
+        struct node_table *table = from->dir->file.table;
+
+        *ret_file = made ? node_that_was(table, 0) : dir_child(from->dir, from->name);
+        if (flags & RENAME_NOREPLACE)
+                *ret_replaced = NULL;
+        else
+                *ret_replaced = made ? node_that_was(table, 1) : dir_child(to->dir, to->name);
 }
 
 static int move(const struct place *from, const struct place *to, unsigned flags)
 {
         SERVER_FILE(file);
         SERVER_FILE(replaced);
-        FILE_LINK(link, to->name);
-        bool gone = false;
-        int r;
+        FILE_LINK(link, to->dir, to->name);
+        bool gone = false, made;
+        int64_t r;
+        int pinned;
 
         if (!link)
                 return -ENOMEM;
-        file = dir_child(from->dir, from->name);
-        replaced = flags & RENAME_NOREPLACE ? NULL : dir_child(to->dir, to->name);
-        if (replaced && replaced == file) /* two names of one file: rename does nothing */
-                return fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags);
-
-        r = before_removal(&replaced);
-        if (r < 0)
-                return r;
-        r = fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags);
+        r = intent_rename(from->dir, from->dirfd, from->name, to->dir, to->dirfd, to->name, false);
+        made = r == 0;
+        find_both(from, to, flags, made, &file, &replaced);
+        if (replaced && replaced == file && !made) { /* two names of one file: nothing happens */
+                if (r == INTENT_RUN)
+                        r = fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags);
+                return (int)r;
+        }
+        pinned = r == 0 || r == INTENT_RUN ? before_removal(&replaced) : 0;
+        if (r == INTENT_RUN && pinned < 0)
+                return pinned;
+        INTENT_CALL("rename", r, fs_rename(from->dirfd, from->name, to->dirfd, to->name, flags));
         if (replaced)
                 gone = after_removal(replaced, r == 0);
         if (r < 0)
-                return r;
+                return (int)r;
+        FAILPOINT("renamed");
         dir_unlink(to->dir, to->name, gone);
-        dir_unlink(from->dir, from->name, false);
+        FAILPOINT("rename-unlinked");
         if (file) {
-                dir_link(to->dir, g_steal_pointer(&link), file);
+                dir_link(g_steal_pointer(&link), file);
                 moved(file, from, to);
         }
+        dir_unlink(from->dir, from->name, false);
         return 0;
 }
 

@@ -5,6 +5,7 @@
 
 #include "fusefs/channel.h"
 #include "fusefs/creds.h"
+#include "fusefs/intent.h"
 #include "fusefs/ops.h"
 
 #define ACCESS_ACL "system.posix_acl_access"
@@ -29,15 +30,14 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
         if (file) {
                 const bool kill = channel_request()->kill_suidgid;
                 NODE_FD(node, file);
-                int r = MIN(node.fd, 0);
+                int64_t r = node.fd < 0 ? node.fd : intent_setxattr(node.fd, name, flags);
 
-                if (r == 0) {
+                if (r == INTENT_RUN)
                         creds_fsetid(!kill);
-                        r = fs_setxattr(node.fd, name, value, size, flags);
-                }
+                INTENT_CALL("setxattr", r, fs_setxattr(node.fd, name, value, size, flags));
                 if (r == 0 && kill && strcmp(name, ACCESS_ACL) == 0)
                         r = drop_setgid(node.fd);
-                ops_reply(req, r);
+                ops_reply(req, (int)r);
         }
 }
 
@@ -115,7 +115,9 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 
         if (file) {
                 NODE_FD(node, file);
+                int64_t r = node.fd < 0 ? node.fd : intent_removexattr(node.fd, name);
 
-                ops_reply(req, node.fd < 0 ? node.fd : fs_removexattr(node.fd, name));
+                INTENT_CALL("removexattr", r, fs_removexattr(node.fd, name));
+                ops_reply(req, (int)r);
         }
 }

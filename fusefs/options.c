@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fusefs/fork_mode.h"
 #include "fusefs/mount_point.h"
 #include "fusefs/timeouts.h"
 
@@ -91,22 +92,27 @@ static const char *parse_history(struct k42_options *options, size_t offset, con
         return parse_number(value, 0, HISTORY_MAX, &options->history);
 }
 
+static const char *const io_names[] = {
+        [IO_AUTO] = "auto",
+        [IO_CACHED] = "cached",
+        [IO_COUNTED] = "counted",
+        [IO_FAST] = "fast",
+};
+
 static const char *parse_io(struct k42_options *options, size_t offset, const char *value)
 {
-        static const char *const names[] = {
-                [IO_AUTO] = "auto",
-                [IO_CACHED] = "cached",
-                [IO_COUNTED] = "counted",
-                [IO_FAST] = "fast",
-        };
-
-        for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-                if (g_strcmp0(value, names[i]) == 0) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(io_names); i++) {
+                if (g_strcmp0(value, io_names[i]) == 0) {
                         options->io = (enum io_option)i;
                         return NULL;
                 }
         }
         return "needs one of auto, cached, counted, fast";
+}
+
+static const char *parse_fork(struct k42_options *options, size_t offset, const char *value)
+{
+        return fork_mode_parse(value, &options->fork_private);
 }
 
 static const char *parse_state(struct k42_options *options, size_t offset, const char *value)
@@ -145,6 +151,8 @@ static const struct {
         {"coherent", parse_coherent, 0},
         {"nocoherent", parse_nocoherent, 0},
         {"exclusive", parse_true, FIELD(exclusive)},
+        {"fdstore", parse_true, FIELD(fdstore)},
+        {"fork", parse_fork, 0},
         {"io", parse_io, 0},
         {"state", parse_state, 0},
         {"max_threads", parse_threads, 0},
@@ -239,9 +247,9 @@ static bool check_state(const struct k42_options *options)
         return true;
 }
 
-bool k42_options_parse(int argc, char **argv, struct k42_options *ret_options, int *ret_status)
+/* What is on the command line, before SOURCE and MOUNTPOINT are looked at: argv[1] and argv[2] then. */
+static bool parse_words(int *argc, char ***argv, struct k42_options *options, int *ret_status)
 {
-        struct k42_options options;
         gboolean foreground = FALSE, debug = FALSE, version = FALSE;
         g_auto(GStrv) words = NULL;
         const GOptionEntry entries[] = {{"foreground", 'f', 0, G_OPTION_ARG_NONE, &foreground,
@@ -257,10 +265,9 @@ bool k42_options_parse(int argc, char **argv, struct k42_options *ret_options, i
                 g_option_context_new("SOURCE MOUNTPOINT — mirror a directory, with object handles");
         g_autoptr(GError) error = NULL;
 
-        options_default(&options);
         *ret_status = K42_EXIT_USAGE;
         g_option_context_add_main_entries(context, entries, NULL);
-        if (!g_option_context_parse(context, &argc, &argv, &error)) {
+        if (!g_option_context_parse(context, argc, argv, &error)) {
                 g_warning("%s; try k42fs --help", error->message);
                 return false;
         }
@@ -269,20 +276,28 @@ bool k42_options_parse(int argc, char **argv, struct k42_options *ret_options, i
                 *ret_status = K42_EXIT_OK;
                 return false;
         }
-        for (char **word = words; word && *word; word++) {
-                if (!apply_options(&options, *word)) {
-                        k42_options_clear(&options);
+        for (char **word = words; word && *word; word++)
+                if (!apply_options(options, *word))
                         return false;
-                }
-        }
-        if (argc != 3) {
+        if (*argc != 3) {
                 g_warning("needs SOURCE and MOUNTPOINT, got %d argument%s; try k42fs --help",
-                          argc - 1, argc == 2 ? "" : "s");
+                          *argc - 1, *argc == 2 ? "" : "s");
+                return false;
+        }
+        options->debug = debug;
+        options->foreground = foreground || debug;
+        return true;
+}
+
+bool k42_options_parse(int argc, char **argv, struct k42_options *ret_options, int *ret_status)
+{
+        struct k42_options options;
+
+        options_default(&options);
+        if (!parse_words(&argc, &argv, &options, ret_status)) {
                 k42_options_clear(&options);
                 return false;
         }
-        options.debug = debug;
-        options.foreground = foreground || debug;
         *ret_status = K42_EXIT_FAILED;
         if (mount_point_check(&options, argv[1], argv[2]) < 0 || !check_state(&options)) {
                 k42_options_clear(&options);
@@ -292,9 +307,96 @@ bool k42_options_parse(int argc, char **argv, struct k42_options *ret_options, i
         return true;
 }
 
+bool k42_options_parse_checked(int argc, char **argv, struct k42_options *ret_options,
+                               int *ret_status)
+{
+        struct k42_options options;
+
+        options_default(&options);
+        if (!parse_words(&argc, &argv, &options, ret_status)) {
+                k42_options_clear(&options);
+                return false;
+        }
+        options.source = g_strdup(argv[1]);
+        options.mountpoint = g_strdup(argv[2]);
+        *ret_options = options;
+        return true;
+}
+
+static void append_word(GString *to, const char *name, const char *value)
+{
+        g_string_append_printf(to, "%s%s", to->len > 0 ? "," : "", name);
+        if (!value)
+                return;
+        g_string_append_c(to, '=');
+        for (; *value; value++) {
+                if (*value == ',' || *value == '\\')
+                        g_string_append_c(to, '\\');
+                g_string_append_c(to, *value);
+        }
+}
+
+static void append_seconds(GString *to, const char *name, double seconds)
+{
+        char text[G_ASCII_DTOSTR_BUF_SIZE];
+
+        if (seconds >= 0)
+                append_word(to, name, g_ascii_dtostr(text, sizeof text, seconds));
+}
+
+static void append_number(GString *to, const char *name, unsigned number)
+{
+        char text[16];
+
+        g_snprintf(text, sizeof text, "%u", number);
+        append_word(to, name, text);
+}
+
+static char *format_words(const struct k42_options *options, const char *state)
+{
+        GString *text = g_string_new(NULL);
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(option_table); i++)
+                if (option_table[i].parse == parse_true &&
+                    *(const bool *)((const char *)options + option_table[i].offset))
+                        append_word(text, option_table[i].name, NULL);
+        append_seconds(text, "attr_timeout", options->attr_timeout);
+        append_seconds(text, "entry_timeout", options->entry_timeout);
+        if (options->coherent != COHERENT_AUTO)
+                append_word(text, options->coherent == COHERENT_YES ? "coherent" : "nocoherent",
+                            NULL);
+        for (char **pattern = options->fork_private; pattern && *pattern; pattern++) {
+                g_autofree char *value = g_strconcat(FORK_MODE_PRIVATE, *pattern, NULL);
+
+                append_word(text, "fork", value);
+        }
+        append_word(text, "io", io_names[options->io]);
+        append_number(text, "max_threads", options->max_threads);
+        append_number(text, "history", options->history);
+        append_word(text, "state", state);
+        return g_string_free(text, FALSE);
+}
+
+char **k42_options_format(const struct k42_options *options, const char *program, const char *mode,
+                          const char *state)
+{
+        g_autoptr(GStrvBuilder) argv = g_strv_builder_new();
+        g_autofree char *words = format_words(options, state);
+
+        g_strv_builder_add_many(argv, program, mode, NULL);
+        if (options->debug)
+                g_strv_builder_add(argv, "-d");
+        else if (options->foreground)
+                g_strv_builder_add(argv, "-f");
+        g_strv_builder_add_many(argv, "-o", words, "--", options->source, options->mountpoint,
+                                NULL);
+        return g_strv_builder_end(argv);
+}
+
 void k42_options_clear(struct k42_options *options)
 {
         g_clear_pointer(&options->source, g_free);
         g_clear_pointer(&options->mountpoint, g_free);
         g_clear_pointer(&options->state, g_free);
+        g_clear_pointer(&options->fork_private, g_strfreev);
 }

@@ -29,12 +29,13 @@ struct k42_mount;
 struct server_file;
 
 struct file_opens {
-        GMutex lock;     /* protects what follows; an ioctl on /dev/fuse is made under it */
-        int backing_id;  /* > 0 while `fast` > 0, and perhaps while `idle` */
-        unsigned fast, cached;
+        GMutex lock; /* protects what follows, and kept_node.backing_id, which is > 0 while `fast` > 0 and
+                        perhaps while `idle`; an ioctl on /dev/fuse is made under it */
+        unsigned fast;
+        unsigned cached : 31;
+        unsigned idle : 1;   /* in the ring of idle ones */
         atomic_uint writers; /* of the fast ones, those by which the kernel writes; changes under lock */
-        bool by_path; /* backing_id is of file_open.path_fd, which keeps nobody from running the file */
-        bool idle;    /* in the ring of idle ones */
+        atomic_uint all;     /* descriptions, of directories, too; no lock, see park.h */
 };
 
 void file_opens_init(struct file_opens *opens);
@@ -61,6 +62,21 @@ void file_opens_end(struct server_file *file, enum io_class io_class, int flags,
 
 /* The last name of the file is gone: its blocks are to be free when it is closed. */
 void file_opens_drop(struct server_file *file);
+
+/* A node of an earlier daemon has come back, with what its record says of its backing file.  Before there are
+ * threads. */
+void file_backing_resume(struct server_file *file);
+
+/* A description that an earlier daemon made is still there.  Before there are threads. */
+void file_opens_resume(struct server_file *file, enum io_class io_class, int flags);
+
+/* All that were are there again: closes the backing files that nobody uses, and those that were being registered
+ * when the earlier daemon died.  Before requests are served. */
+void passthrough_resumed(struct k42_mount *mount);
+
+/* The kernel writes to the file by itself: see to it (again) that not every write is told as a change by
+ * others.  `fd`: of the file. */
+void file_opens_watch_less(struct server_file *file, int fd);
 
 /* For idle_backing: the file is out of the ring. */
 void file_opens_idle_is_over(struct server_file *file);

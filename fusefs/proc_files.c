@@ -295,6 +295,44 @@ int proc_files_look(struct proc_mounts *mounts, pid_t pid, dev_t dev, struct pro
         return look_at_mappings(pid, dev, want, n);
 }
 
+/* Has it, to `modes`' mind: 1; 0; -errno. */
+static int has_inode(struct proc_mounts *mounts, pid_t pid, dev_t dev, uint64_t ino, unsigned modes)
+{
+        struct proc_want want = {.ino = ino, .modes = modes};
+        int r = proc_files_look(mounts, pid, dev, &want, 1);
+
+        if (r < 0)
+                return r;
+        for (unsigned mode = 0; mode < 4; mode++)
+                if ((modes & 1u << mode) && want.descriptors[mode] > 0)
+                        return 1;
+        return want.mapped;
+}
+
+int proc_files_anybody(dev_t dev, uint64_t ino, unsigned modes)
+{
+        g_auto(K42ProcMounts) mounts = {NULL};
+        g_autoptr(DIR) dir = opendir("/proc");
+        struct dirent *entry;
+        int unseen = 0;
+
+        if (!dir)
+                return -errno;
+        for (errno = 0; (entry = readdir(dir)); errno = 0) {
+                const int pid = atoi(entry->d_name);
+                int r;
+
+                if (pid <= 0 || pid == getpid())
+                        continue;
+                r = has_inode(&mounts, pid, dev, ino, modes);
+                if (r > 0)
+                        return r;
+                if (r < 0 && r != -ESRCH)
+                        unseen = r;
+        }
+        return errno ? -errno : unseen;
+}
+
 int proc_files_own(void)
 {
         g_autoptr(DIR) dir = opendir("/proc/self/fd");

@@ -38,5 +38,10 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(K42ProcMounts, proc_mounts_clear)
 int proc_files_look(struct proc_mounts *mounts, pid_t pid, dev_t dev, struct proc_want *want,
                     size_t n);
 
+/* Whether any process has the inode `ino` on device `dev` open or mapped, with one of the access modes in
+ * `modes` (as in struct proc_want): 1 or 0; -errno if not every process could be looked at, and none was found that
+ * has it.  Looks at all processes there are: for what is done rarely. */
+int proc_files_anybody(dev_t dev, uint64_t ino, unsigned modes);
+
 /* Descriptors open in this process, -errno if /proc does not tell. */
 int proc_files_own(void);

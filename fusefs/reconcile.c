@@ -51,7 +51,7 @@ static uint64_t started, finished; /* rounds; under counter_lock */
 static void collect(struct xobj *xobj, void *data)
 {
         struct suspects *suspects = data;
-        const struct client_data *client_data = xobj_client_data(xobj);
+        const struct kept_handle *kept = xobj_client_data(xobj)->kept;
         const struct client *client = xobj_client(xobj);
         struct suspect *suspect;
         dev_t dev;
@@ -76,9 +76,9 @@ static void collect(struct xobj *xobj, void *data)
                 .token = xobj_token(xobj),
                 .pid = client_info(client)->pid,
                 .ino = ino,
-                .opened = client_data->opened,
-                .access_mode = (unsigned)client_data->flags & O_ACCMODE,
-                .opener = client_data->parent == XHANDLE_NONE,
+                .opened = kept->opened,
+                .access_mode = (unsigned)kept->flags & O_ACCMODE,
+                .opener = kept->parent == XHANDLE_NONE,
         };
 }
 

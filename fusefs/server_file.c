@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "fusefs/dir_linux_fs.h"
+#include "fusefs/doubt.h"
 #include "fusefs/node_table.h"
+#include "fusefs/park.h"
 #include "lazy/description.h"
 
 #define DEPTH_MAX      65536 /* of names to walk up: stale ones could lead in a circle */
@@ -22,34 +24,64 @@ static void object_unref(struct server_object *object)
         server_file_unref(server_file_of(object));
 }
 
+static uint64_t object_id(struct server_object *object)
+{
+        return server_file_of(object)->id;
+}
+
 static char *object_describe(struct server_object *object)
 {
         return server_file_describe(server_file_of(object));
 }
 
+static int object_open_again(struct server_object *object, int flags)
+{
+        return server_file_open_again(server_file_of(object), flags);
+}
+
 static const struct server_object_ops file_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
+        .leaves = description_leaves,
         .being_freed = description_being_freed,
         .ref = object_ref,
         .unref = object_unref,
+        .open_again = object_open_again,
+        .id = object_id,
         .describe = object_describe,
 };
 
-int server_file_new(struct node_table *table, const struct fs_stat *st, int fd,
-                    struct server_file **ret_file)
+/* A record that the next daemon does not see yet. */
+static struct kept_node *new_record(struct keep *keep, const struct fs_stat *st,
+                                    const union fs_handle *handle)
 {
-        const bool is_dir = S_ISDIR(st->st.st_mode);
+        const size_t head = offsetof(struct kept_node, handle);
+        const size_t room = MAX(KEPT_NODE_SIZE - head, handle ? handle->handle.handle_bytes : 0);
+        struct kept_node *kept = keep_alloc(keep, head + room);
+
+        if (!kept)
+                return NULL;
+        kept->dev = st->st.st_dev;
+        kept->ino = st->st.st_ino;
+        kept->btime = st->btime;
+        kept->type = st->st.st_mode & S_IFMT;
+        kept->handle_room = (uint8_t)room;
+        if (handle)
+                kept_node_set_handle(kept, handle);
+        return kept;
+}
+
+/* The node of a record, whose it is then; with one reference, no id, and NULL if out of memory. */
+static struct server_file *new_node(struct node_table *table, struct kept_node *kept)
+{
+        const bool is_dir = S_ISDIR(kept->type);
         struct server_file *file =
                 calloc(1, is_dir ? sizeof(struct dir_linux_fs) : sizeof(struct server_file));
-        int r;
 
         if (!file)
-                return -ENOMEM;
+                return NULL;
         file->table = table;
-        file->dev = st->st.st_dev;
-        file->ino = st->st.st_ino;
-        file->type = st->st.st_mode & S_IFMT;
-        file->btime = st->btime;
+        file->kept = kept;
+        file->type = kept->type;
         file->refs = 1;
         server_object_init(&file->object, &file_ops);
         node_fd_init(&file->fd);
@@ -57,17 +89,70 @@ int server_file_new(struct node_table *table, const struct fs_stat *st, int fd,
         file_opens_init(&file->opens);
         if (is_dir)
                 g_mutex_init(&dir_linux_fs_of(file)->children_lock);
+        return file;
+}
 
-        file->id = FUSE_ROOT_ID;
-        r = table->root ? id_table_alloc(table->ids, file, &file->id) : 0;
+/* Frees what new_node() made. */
+static void free_node(struct server_file *file)
+{
+        server_object_clear(&file->object);
+        g_mutex_clear(&file->links_lock);
+        file_opens_clear(&file->opens);
+        if (server_file_is_dir(file)) {
+                hash_clear(&dir_linux_fs_of(file)->children);
+                g_mutex_clear(&dir_linux_fs_of(file)->children_lock);
+        }
+        free(file);
+}
+
+int server_file_new(struct node_table *table, const struct fs_stat *st, const union fs_handle *handle,
+                    int fd, struct server_file **ret_file)
+{
+        struct keep *keep = table->root ? table->mount->keep : NULL; /* the root's is not kept */
+        struct kept_node *kept = new_record(keep, st, handle);
+        struct server_file *file = kept ? new_node(table, kept) : NULL;
+        int r = file ? 0 : -ENOMEM;
+
+        if (r == 0) {
+                file->id = FUSE_ROOT_ID;
+                if (table->root)
+                        r = id_table_alloc(table->ids, file, &file->id);
+                if (r < 0) {
+                        node_fd_clear(file);
+                        free_node(file);
+                }
+        }
         if (r < 0) {
-                server_object_clear(&file->object);
-                free(file);
+                keep_free(keep, kept);
                 return r;
         }
+        kept->id = file->id;
+        if (table->root)
+                keep_commit(kept, KEEP_NODE);
         atomic_fetch_add(&table->count, 1);
         if (fd >= 0)
                 node_fd_install(file, fd);
+        *ret_file = file;
+        return 0;
+}
+
+int server_file_restore(struct node_table *table, struct kept_node *kept,
+                        struct server_file **ret_file)
+{
+        struct server_file *file = new_node(table, kept);
+        int r;
+
+        if (!file)
+                return -ENOMEM;
+        file->id = kept->id;
+        file->refs = 1 + atomic_load(&kept->nlookup);
+        r = id_table_restore(table->ids, file->id, file);
+        if (r < 0) {
+                node_fd_clear(file);
+                free_node(file);
+                return r;
+        }
+        atomic_fetch_add(&table->count, 1);
         *ret_file = file;
         return 0;
 }
@@ -79,6 +164,8 @@ static void destroy(struct server_file *file, struct server_file **ret_next)
         struct node_table *table = file->table;
         struct server_file *parent;
 
+        /* From here on the id may be another's in the next daemon; the record is free last. */
+        kept_node_set(file->kept, NODE_DEAD);
         node_table_unhash(file);
         if (file->id != FUSE_ROOT_ID)
                 id_table_free(table->ids, file->id);
@@ -88,14 +175,9 @@ static void destroy(struct server_file *file, struct server_file **ret_next)
                         *ret_next = parent;
                 }
         node_fd_clear(file);
-        server_object_clear(&file->object);
-        g_mutex_clear(&file->links_lock);
-        file_opens_clear(&file->opens);
-        if (server_file_is_dir(file)) {
-                hash_clear(&dir_linux_fs_of(file)->children);
-                g_mutex_clear(&dir_linux_fs_of(file)->children_lock);
-        }
-        free(file);
+        park_node_over(file);
+        keep_free(table->mount->keep, file->kept);
+        free_node(file);
         atomic_fetch_sub(&table->count, 1);
 }
 
@@ -143,22 +225,34 @@ void server_file_unrefp(struct server_file **file)
 
 void server_file_known(struct server_file *file)
 {
-        atomic_fetch_add(&file->nlookup, 1);
+        atomic_fetch_add(&file->kept->nlookup, 1);
 }
 
 void server_file_forget(struct server_file *file, uint64_t n)
 {
-        uint64_t known = atomic_load(&file->nlookup), k;
+        _Atomic uint64_t *nlookup = &file->kept->nlookup;
+        uint64_t known = atomic_load(nlookup), k;
 
         do
                 k = MIN(n, known);
-        while (!atomic_compare_exchange_weak(&file->nlookup, &known, known - k));
+        while (!atomic_compare_exchange_weak(nlookup, &known, known - k));
         if (k < n)
                 g_warning("node %" G_GUINT64_FORMAT ": forgotten %" G_GUINT64_FORMAT
                           " times more often than it was looked up",
                           file->id, n - k);
+        if (known > k && known - k <= atomic_load(&file->kept->doubt))
+                doubt_add(file);
         if (k > 0)
                 drop_refs(file, k);
+}
+
+bool server_file_forget_all(struct server_file *file, uint64_t n)
+{
+        if (!atomic_compare_exchange_strong(&file->kept->nlookup, &n, 0))
+                return false;
+        if (n > 0)
+                drop_refs(file, n);
+        return true;
 }
 
 bool server_file_is(struct server_file *file, const struct fs_stat *st)
@@ -166,19 +260,19 @@ bool server_file_is(struct server_file *file, const struct fs_stat *st)
         struct node_shard *shard;
         bool same;
 
-        if (st->st.st_dev != file->dev || st->st.st_ino != file->ino ||
+        if (st->st.st_dev != file->kept->dev || st->st.st_ino != file->kept->ino ||
             (st->st.st_mode & S_IFMT) != file->type)
                 return false;
-        shard = node_table_shard(file->table, file->dev, file->ino);
+        shard = node_table_shard(file->table, file->kept->dev, file->kept->ino);
         g_mutex_lock(&shard->lock);
-        same = st->btime == file->btime;
+        same = st->btime == file->kept->btime;
         g_mutex_unlock(&shard->lock);
         return same;
 }
 
 void server_file_set_deleted(struct server_file *file)
 {
-        atomic_store(&file->deleted, true);
+        kept_node_set(file->kept, NODE_DELETED);
         file_opens_drop(file);
         node_table_unhash(file);
 }
@@ -209,16 +303,16 @@ static int step_up(struct server_file *file, unsigned n, struct name_path **path
         int r = -ENOENT;
 
         g_mutex_lock(&file->links_lock);
-        for (link = file->links; link && (n > 0 || !link->listed); link = link->next)
-                if (link->listed)
+        for (link = file->links; link && (n > 0 || !link->kept->listed); link = link->next)
+                if (link->kept->listed)
                         n--;
         if (link) {
-                const size_t size = strlen(link->name) + 1;
+                const size_t size = strlen(link->kept->name) + 1;
 
                 step = malloc(sizeof *step + size);
                 r = step ? 0 : -ENOMEM;
                 if (step) {
-                        memcpy(step->name, link->name, size);
+                        memcpy(step->name, link->kept->name, size);
                         *ret_parent = server_file_ref(&link->parent->file);
                 }
         }
@@ -294,6 +388,24 @@ int server_file_open_by_name(struct server_file *file)
         }
 }
 
+int server_file_open_again(struct server_file *file, int flags)
+{
+        /* O_TMPFILE has the bit of O_DIRECTORY in it. */
+        int again = fs_open_flags(flags & ~(O_TMPFILE | O_TRUNC)), fd;
+        NODE_FD(node, file);
+
+        if (server_file_is_dir(file))
+                again |= O_DIRECTORY;
+        if (node.fd < 0)
+                return node.fd;
+        fd = fs_reopen(node.fd, again);
+        if (node_fds_exhausted(fd) && node_fds_shrink(&file->table->fds) > 0)
+                fd = fs_reopen(node.fd, again);
+        if (fd == -EPERM && (flags & O_APPEND)) /* a file that can only be appended to */
+                fd = fs_reopen(node.fd, again | O_APPEND);
+        return fd;
+}
+
 /* The parts of a path, the last one first, joined. */
 static char *join(GPtrArray *parts, bool deleted)
 {
@@ -320,9 +432,9 @@ char *server_file_describe(struct server_file *file)
 
                 g_mutex_lock(&at->links_lock);
                 if (at->links) {
-                        deleted |= !at->links->listed;
-                        length += strlen(at->links->name) + 1;
-                        g_ptr_array_add(parts, g_strdup(at->links->name));
+                        deleted |= !at->links->kept->listed;
+                        length += strlen(at->links->kept->name) + 1;
+                        g_ptr_array_add(parts, g_strdup(at->links->kept->name));
                         parent = server_file_ref(&at->links->parent->file);
                 }
                 g_mutex_unlock(&at->links_lock);

@@ -58,6 +58,7 @@
 #include "fusefs/contents.h"
 #include "fusefs/fs_file.h"
 #include "fusefs/hash.h"
+#include "fusefs/kept_node.h"
 #include "fusefs/node_fd.h"
 #include "fusefs/passthrough.h"
 
@@ -67,20 +68,13 @@ struct node_table;
 struct server_file {
         struct server_object object; /* must be first */
         struct node_table *table;    /* constant */
+        struct kept_node *kept;      /* identity, lookups, flags; owned; constant */
         uint64_t id;                 /* what the kernel calls it; constant */
-        dev_t dev;                   /* of the backing file; constant */
-        ino_t ino;                   /* constant */
         mode_t type;                 /* S_IFMT; constant */
-
+        bool hashed;                 /* under the shard's lock */
+        bool held;                   /* by the resuming, see node_resume.h; main thread's */
         _Atomic uint64_t refs;
-        _Atomic uint64_t nlookup;
-
-        int64_t btime;                /* under the shard's lock */
         struct hash_link by_identity; /* in its shard, under the shard's lock */
-        bool hashed;                  /* under the shard's lock */
-        atomic_bool deleted;          /* its last name was removed through the mount */
-        atomic_bool nameless;         /* an O_TMPFILE without a name yet: its descriptor is pinned */
-        atomic_bool stores_unseen;    /* what changes it may go past us, see timeouts.h */
 
         struct node_fd fd;
         struct file_opens opens;
@@ -99,15 +93,19 @@ struct file_link {
         struct dir_linux_fs *parent; /* a reference; constant once linked */
         struct server_file *child;   /* constant once linked */
         struct file_link *next;      /* under child's links_lock */
-        bool listed;                 /* in parent's children; false: the name was removed.  Changed
-                                        under both locks, so either is enough to read it */
-        char name[];
+        struct kept_link *kept;      /* the name; owned; constant.  kept->listed: in parent's children.
+                                        Changed under both locks, so either is enough to read it */
 };
 
-/* A new node with one reference, not yet known to anybody else.  `fd` is O_PATH of the file, or -1;
- * taken on success.  Returns 0 or -errno. */
-int server_file_new(struct node_table *table, const struct fs_stat *st, int fd,
-                    struct server_file **ret_file);
+/* A new node with one reference, not yet known to anybody else.  `handle`: by which it is opened when it
+ * is needed, or NULL.  `fd` is O_PATH of the file, or -1; taken on success.  Returns 0 or -errno. */
+int server_file_new(struct node_table *table, const struct fs_stat *st, const union fs_handle *handle,
+                    int fd, struct server_file **ret_file);
+
+/* The node of a record that an earlier daemon left; the record is the node's then, but on failure.
+ * With one reference for each lookup and one for the caller; not in the table of identities yet. */
+int server_file_restore(struct node_table *table, struct kept_node *kept,
+                        struct server_file **ret_file);
 
 struct server_file *server_file_ref(struct server_file *file);
 bool server_file_try_ref(struct server_file *file);
@@ -124,6 +122,14 @@ void server_file_known(struct server_file *file);
 /* The kernel forgets the node `n` times (more than it knows it is only as often as it does). */
 void server_file_forget(struct server_file *file, uint64_t n);
 
+/* Gives up all `n` lookups, and `n` is how many there still are; else returns false. */
+bool server_file_forget_all(struct server_file *file, uint64_t n);
+
+static inline bool server_file_has(const struct server_file *file, enum node_flag flag)
+{
+        return kept_node_has(file->kept, flag);
+}
+
 static inline bool server_file_is_dir(const struct server_file *file)
 {
         return S_ISDIR(file->type);
@@ -138,6 +144,10 @@ void server_file_set_deleted(struct server_file *file);
 
 /* Opens the file by its names, verified: an O_PATH descriptor or -errno.  For node_fd. */
 int server_file_open_by_name(struct server_file *file);
+
+/* Opens the file for I/O with what `flags` (of an open(2) that succeeded once) are good for a second time.
+ * A new descriptor or -errno, -ESTALE if the file cannot be found again. */
+int server_file_open_again(struct server_file *file, int flags);
 
 /* Path from the mount's root for people, "/a/b"; with " (deleted)" if the name was removed. */
 char *server_file_describe(struct server_file *file);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who owns what: the session owns the mount, the fuse_session (which owns the /dev/fuse descriptor
- * from channel_new() on) and the threads.  The request buffers belong to the threads.
+ * Who owns what: the session owns the fuse_session (which owns this process's /dev/fuse descriptor
+ * from channel_new() on) and the threads.  The request buffers belong to the threads.  The holder has
+ * made the mount; its end, if it is for good, is the session's.
  *
  * The end: a thread's read of /dev/fuse fails with ENODEV when the mount is gone, which ends all
  * threads one after the other; the last one tells main.  session_stop() without that (SIGTERM)
@@ -20,6 +21,7 @@
 #include "fusefs/session.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -30,8 +32,11 @@
 #include <unistd.h>
 
 #include "fusefs/channel.h"
+#include "fusefs/link.h"
 #include "fusefs/mount_point.h"
 #include "fusefs/node.h"
+#include "fusefs/requests.h"
+#include "fusefs/resume.h"
 
 #define WAKE_SIGNAL    SIGUSR1
 #define WAKE_EVERY_MS  5
@@ -51,6 +56,7 @@ struct session {
         unsigned n_threads;
         atomic_uint running;
         atomic_bool stopping;
+        atomic_bool served; /* a request has been answered */
         atomic_int waiting; /* threads in (or about to be in) the read of /dev/fuse */
         atomic_int parked;  /* threads that wait for a post nobody has promised them yet */
         sem_t unpark;
@@ -108,25 +114,42 @@ static void turn_is_over(struct session *session)
                 sem_post(&session->unpark);
 }
 
+/* The holder wants to know whether this worker is good for anything. */
+static void note_served(struct session *session)
+{
+        if (!atomic_load_explicit(&session->served, memory_order_relaxed) &&
+            !atomic_exchange(&session->served, true))
+                link_tell(session->mount->link, LINK_SERVED, -1);
+}
+
 /* One thread's life.  Errors of the device that pass (ENOMEM, EIO for a request that was lost) do
  * not end it. */
 static void *session_thread(void *data)
 {
         struct session *session = data;
-        struct fuse_buf buf = {.mem = NULL};
+        struct requests *requests = session->mount->requests;
+        struct request *request = requests ? requests_take(requests) : NULL;
+        struct fuse_buf buf = {.mem = request ? request_buffer(request) : NULL};
 
+        request_set_current(request);
         while (!fuse_session_exited(session->se)) {
                 int r;
 
                 wait_for_turn(session);
                 r = fuse_session_receive_buf(session->se, &buf);
                 turn_is_over(session);
-                if (r > 0)
+                if (r > 0) {
                         fuse_session_process_buf(session->se, &buf);
-                else if (r < 0 && r != -EINTR && r != -EAGAIN)
+                        request_answered(request); /* what has no answer, too */
+                        note_served(session);
+                } else if (r < 0 && r != -EINTR && r != -EAGAIN)
                         g_usleep(RETRY_PAUSE_US);
         }
-        free(buf.mem);
+        request_set_current(NULL);
+        if (request)
+                requests_give_back(requests, request);
+        else
+                free(buf.mem);
         if (claim_parked(session)) /* who will pass it on */
                 sem_post(&session->unpark);
         if (atomic_fetch_sub(&session->running, 1) == 1) {
@@ -140,21 +163,72 @@ static void *session_thread(void *data)
         return NULL;
 }
 
-static int start_threads(struct session *session, unsigned n)
+/* Signals are main's; the threads that are made in between take only the one that wakes them. */
+static void block_signals(sigset_t *ret_before)
 {
         struct sigaction action = {.sa_handler = wake_handler};
-        sigset_t others, before;
+        sigset_t others;
+
+        sigaction(WAKE_SIGNAL, &action, NULL);
+        sigfillset(&others);
+        sigdelset(&others, WAKE_SIGNAL);
+        pthread_sigmask(SIG_BLOCK, &others, ret_before);
+}
+
+struct resuming {
+        struct session *session;
+        int r;
+};
+
+static void *resume_thread(void *data)
+{
+        struct resuming *resuming = data;
+
+        resuming->r = resume_requests(resuming->session->mount, resuming->session->se);
+        return NULL;
+}
+
+/* Has the resuming thread answered anything that came after INIT? */
+static bool has_served(struct session *session)
+{
+        uint64_t n = 0;
+
+        for (unsigned opcode = 0; opcode < CHANNEL_OPCODES; opcode++)
+                if (opcode != FUSE_INIT)
+                        n += channel_count(session->mount->channel, opcode);
+        return n > 0;
+}
+
+/* Serves what the last daemon left, in a thread of its own, because serving changes a thread's
+ * credentials. */
+static int resume_session(struct session *session)
+{
+        struct resuming resuming = {.session = session};
+        sigset_t before;
+        pthread_t thread;
+        int err;
+
+        block_signals(&before);
+        err = pthread_create(&thread, NULL, resume_thread, &resuming);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (err != 0)
+                return -err;
+        pthread_join(thread, NULL);
+        if (resuming.r == 0 && has_served(session))
+                note_served(session);
+        return resuming.r;
+}
+
+static int start_threads(struct session *session, unsigned n)
+{
+        sigset_t before;
         pthread_attr_t attr;
         int err = 0;
 
-        sigaction(WAKE_SIGNAL, &action, NULL);
         session->threads = calloc(n, sizeof *session->threads);
         if (!session->threads)
                 return -ENOMEM;
-        /* Signals are main's; these threads take only the one that wakes them. */
-        sigfillset(&others);
-        sigdelset(&others, WAKE_SIGNAL);
-        pthread_sigmask(SIG_BLOCK, &others, &before);
+        block_signals(&before);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, STACK_SIZE);
         /* All are counted before the first one can end. */
@@ -209,22 +283,16 @@ static int make_fuse_session(struct session *session)
         return 0;
 }
 
-static int mount_and_connect(struct session *session)
+static int connect_session(struct session *session)
 {
         struct k42_mount *mount = session->mount;
-        int fd, r;
+        int r;
 
-        r = mount_point_mount(&mount->options, &fd, &mount->dev);
+        r = channel_new(session->se, mount->fuse_fd, mount->io_class == IO_CLASS_FAST,
+                        mount->requests, session_ready, session, &mount->channel);
         if (r < 0)
-                return r;
-        r = channel_new(session->se, fd, mount->io_class == IO_CLASS_FAST, session_ready, session,
-                        &mount->channel);
-        if (r < 0) {
                 g_warning("%s: libfuse refuses the channel: %s", mount->options.mountpoint,
                           g_strerror(-r));
-                mount_point_unmount(mount->options.mountpoint, mount->dev, false);
-                close(fd);
-        }
         return r;
 }
 
@@ -239,6 +307,14 @@ static bool wait_until_ready(struct session *session)
         ready = session->ready;
         g_mutex_unlock(&session->lock);
         return ready;
+}
+
+/* A mount that earlier workers have served is not ours to end: the holder starts another worker. */
+static int start_failed(struct session *session, int r)
+{
+        if (!session->mount->resume || r == -ENODEV)
+                session_stop(session);
+        return r;
 }
 
 int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data,
@@ -258,26 +334,33 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
 
         r = make_fuse_session(session);
         if (r == 0)
-                r = mount_and_connect(session);
-        if (r < 0) {
-                session_stop(session);
-                return r;
-        }
+                r = connect_session(session);
+        if (r == 0 && mount->resume && mount->requests)
+                r = resume_session(session);
+        if (r < 0)
+                return start_failed(session, r);
         r = start_threads(session, mount->options.max_threads);
         if (r < 0) {
                 g_warning("%s: cannot start threads: %s", mount->options.mountpoint,
                           g_strerror(-r));
-                session_stop(session);
-                return r;
+                return start_failed(session, r);
         }
         if (!wait_until_ready(session)) {
-                g_warning("%s: the kernel ended the mount before it was ready",
-                          mount->options.mountpoint);
+                if (!mount->resume)
+                        g_warning("%s: the kernel ended the mount before it was ready",
+                                  mount->options.mountpoint);
                 session_stop(session);
                 return -ENODEV;
         }
         *ret_session = session;
         return 0;
+}
+
+void session_pause(struct session *session)
+{
+        atomic_store(&session->stopping, true);
+        fuse_session_exit(session->se);
+        join_threads(session);
 }
 
 void session_stop(struct session *session)
@@ -297,8 +380,11 @@ void session_stop(struct session *session)
         if (session->se)
                 fuse_session_exit(session->se);
         join_threads(session);
+        if (mount->channel)
+                channel_stop_telling(mount->channel);
         if (session->se)
-                fuse_session_destroy(session->se); /* closes /dev/fuse: who is left gets ENOTCONN */
+                fuse_session_destroy(session->se); /* closes /dev/fuse, as the holder has, or will
+                                                    * at our end: who is left gets ENOTCONN */
         channel_free(mount->channel);
         mount->channel = NULL;
         free(session->threads);

@@ -2,17 +2,18 @@
 /*
  * state_dir: who owns the directory, and what may be removed.
  *
- * Whoever holds the flock on `lock` owns the directory and every file in it that has one of our
- * names. A daemon that ends removes its files with the lock still held, `lock` last; so somebody
- * who waited for the lock may find that he locked a file that is no longer there, and has to look
- * again.
+ * Whoever holds the flock on `lock` (the holder, for its life) owns the directory and every file in it
+ * that has one of our names. A daemon that ends removes its files with the lock still held, `lock`
+ * last; so somebody who waited for the lock may find that he locked a file that is no longer there,
+ * and has to look again.
  *
  * Three things are never removed: a directory that was there before and is not in the default
  * place, a file that has none of our names, and a state.db that was there before and that the store
  * did not take over (because it is not a database of ours, or a newer one): then it is as it was
  * found.
  *
- * Used by the main thread only, before the first request and after the last; no locks.
+ * Used by the main thread only, before the first request and after the last; no locks. In the holder
+ * it is used before and after its loop.
  */
 #include "fusefs/state_dir.h"
 
@@ -25,6 +26,7 @@
 #include <unistd.h>
 
 #include "ctl/control_protocol.h"
+#include "ctl/state_files.h"
 
 /* SQLite takes paths of up to 512 bytes, "/state.db-journal" included. */
 #define PATH_LENGTH_MAX 480
@@ -39,11 +41,6 @@ struct state_dir {
         bool had_db; /* state.db was there before, as: */
         struct stat db_found;
 };
-
-/* What may be thrown away when a dead daemon left it; state.db is for the store to judge. */
-static const char *const left_files[] = {"journal", CONTROL_SOCKET_NAME};
-static const char *const db_files[] = {"state.db-wal", "state.db-shm", "state.db-journal",
-                                       "state.db"};
 
 static int complain(const char *path, const char *what, int r)
 {
@@ -118,11 +115,11 @@ static int check_files(struct state_dir *dir)
 {
         struct stat st;
 
-        if (fstatat(dir->fd, "lock", &st, AT_SYMLINK_NOFOLLOW) == 0)
+        if (fstatat(dir->fd, STATE_LOCK_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0)
                 return 0;
-        for (size_t i = 0; i < G_N_ELEMENTS(left_files); i++)
-                if (fstatat(dir->fd, left_files[i], &st, AT_SYMLINK_NOFOLLOW) == 0) {
-                        g_warning("%s/%s: no k42fs made this file: %s", dir->path, left_files[i],
+        for (const char *const *name = state_mount_files; *name; name++)
+                if (fstatat(dir->fd, *name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+                        g_warning("%s/%s: no k42fs made this file: %s", dir->path, *name,
                                   g_strerror(EEXIST));
                         return -EEXIST;
                 }
@@ -134,7 +131,7 @@ static int take_lock(struct state_dir *dir)
 {
         struct stat mine, named;
 
-        dir->lock_fd = openat(dir->fd, "lock",
+        dir->lock_fd = openat(dir->fd, STATE_LOCK_NAME,
                               O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
         if (dir->lock_fd < 0)
                 return errno == ENOENT
@@ -147,20 +144,21 @@ static int take_lock(struct state_dir *dir)
                                : complain(dir->path, "cannot lock the state directory", -errno);
         if (fstat(dir->lock_fd, &mine) < 0)
                 return complain(dir->path, "cannot look at the lock", -errno);
-        if (fstatat(dir->fd, "lock", &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+        if (fstatat(dir->fd, STATE_LOCK_NAME, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
             mine.st_ino != named.st_ino || mine.st_dev != named.st_dev)
                 return -EAGAIN;
         return 0;
 }
 
+/* What may be thrown away when a dead daemon left it; state.db is for the store to judge. */
 static int throw_away_left(struct state_dir *dir)
 {
-        for (size_t i = 0; i < G_N_ELEMENTS(left_files); i++)
-                if (unlinkat(dir->fd, left_files[i], 0) < 0 && errno != ENOENT) {
+        for (const char *const *name = state_mount_files; *name; name++)
+                if (unlinkat(dir->fd, *name, 0) < 0 && errno != ENOENT) {
                         int r = -errno;
 
                         g_warning("%s/%s: cannot remove what an earlier k42fs left: %s", dir->path,
-                                  left_files[i], g_strerror(-r));
+                                  *name, g_strerror(-r));
                         return r;
                 }
         return 0;
@@ -175,8 +173,10 @@ static void close_all(struct state_dir *dir)
         dir->fd = dir->lock_fd = -1;
 }
 
-static void state_dir_free(struct state_dir *dir)
+void state_dir_free(struct state_dir *dir)
 {
+        if (!dir)
+                return;
         close_all(dir);
         g_free(dir->path);
         g_free(dir->parent);
@@ -187,7 +187,7 @@ static void state_dir_free(struct state_dir *dir)
  * one removes it in the end. */
 static void inherit_made(struct state_dir *dir)
 {
-        static const char word[] = "made\n";
+        static const char word[] = STATE_MADE;
         char text[sizeof word] = "";
 
         if (dir->made) {
@@ -211,7 +211,7 @@ static int try_open(struct state_dir *dir)
         r = check_owner(dir);
         if (r == 0)
                 r = check_files(dir);
-        had_lock = fstatat(dir->fd, "lock", &st, AT_SYMLINK_NOFOLLOW) == 0;
+        had_lock = fstatat(dir->fd, STATE_LOCK_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0;
         if (r == 0)
                 r = take_lock(dir);
         if (r == 0)
@@ -224,7 +224,7 @@ static int try_open(struct state_dir *dir)
         }
         /* ours is the lock that we made and hold, and the directory that we made */
         if (r != -EBUSY && r != -EAGAIN && !had_lock && dir->lock_fd >= 0)
-                unlinkat(dir->fd, "lock", 0);
+                unlinkat(dir->fd, STATE_LOCK_NAME, 0);
         if (dir->made)
                 rmdir(dir->path);
         close_all(dir);
@@ -273,22 +273,69 @@ static bool db_is_ours(struct state_dir *dir)
                st.st_ctim.tv_nsec != dir->db_found.st_ctim.tv_nsec;
 }
 
-void state_dir_remove(struct state_dir *dir)
+/* A default place that a dead daemon left is ours as well; rmdir takes empty ones only. */
+static void remove_directories(const struct state_dir *dir)
 {
-        if (!dir)
-                return;
-        for (size_t i = 0; i < G_N_ELEMENTS(left_files); i++)
-                unlinkat(dir->fd, left_files[i], 0);
-        if (db_is_ours(dir))
-                for (size_t i = 0; i < G_N_ELEMENTS(db_files); i++)
-                        unlinkat(dir->fd, db_files[i], 0);
-        unlinkat(dir->fd, "lock", 0);
-        /* a default place that a dead daemon left is ours as well; rmdir takes empty ones only */
         if (dir->made || dir->parent)
                 rmdir(dir->path);
         if (dir->parent)
                 rmdir(dir->parent);
+}
+
+void state_dir_remove(struct state_dir *dir)
+{
+        if (!dir)
+                return;
+        for (const char *const *name = state_mount_files; *name; name++)
+                unlinkat(dir->fd, *name, 0);
+        if (db_is_ours(dir))
+                for (const char *const *name = state_db_files; *name; name++)
+                        unlinkat(dir->fd, *name, 0);
+        unlinkat(dir->fd, STATE_LOCK_NAME, 0);
+        remove_directories(dir);
         state_dir_free(dir);
+}
+
+int state_dir_adopt(const char *path, const char *mountpoint, int fd, struct state_dir **ret_dir)
+{
+        g_autofree char *standard = control_default_state_dir(mountpoint, geteuid());
+        struct state_dir *dir = g_new0(struct state_dir, 1);
+
+        dir->path = g_strdup(path);
+        if (g_str_equal(path, standard))
+                dir->parent = control_state_parent(geteuid());
+        dir->lock_fd = -1;
+        dir->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (dir->fd < 0) {
+                int r = complain(path, "cannot use the state directory", -errno);
+
+                state_dir_free(dir);
+                return r;
+        }
+        *ret_dir = dir;
+        return 0;
+}
+
+int state_dir_take_over(const char *path, const char *mountpoint, int fd, int lock_fd,
+                        struct state_dir **ret_dir)
+{
+        int r = state_dir_adopt(path, mountpoint, fd, ret_dir);
+
+        if (r < 0)
+                return r;
+        (*ret_dir)->lock_fd = lock_fd;
+        inherit_made(*ret_dir);
+        return 0;
+}
+
+void state_dir_remove_orphaned(struct state_dir *dir)
+{
+        int r = state_files_clear_dead(dir->fd, &dir->made);
+
+        if (r == 0)
+                remove_directories(dir);
+        else if (r != -ENOENT && r != -EBUSY)
+                complain(dir->path, "cannot be cleared up", r);
 }
 
 const char *state_dir_path(const struct state_dir *dir)
@@ -304,4 +351,9 @@ int state_dir_fd(const struct state_dir *dir)
 char *state_dir_file(const struct state_dir *dir, const char *name)
 {
         return g_build_filename(dir->path, name, NULL);
+}
+
+int state_dir_lock_fd(const struct state_dir *dir)
+{
+        return dir->lock_fd;
 }

@@ -36,7 +36,7 @@ double timeouts_attr(struct server_file *file, const struct fs_stat *st, uint64_
                                 S_ISREG(file->type) ? REGULAR : LONG);
 
         /* Who has no name any more is not found by events when its number is used again. */
-        if (atomic_load(&file->stores_unseen) || atomic_load(&file->opens.writers) > 0 ||
+        if (server_file_has(file, NODE_STORES_UNSEEN) || atomic_load(&file->opens.writers) > 0 ||
             (st->st.st_nlink == 0 && options->attr_timeout < 0 && !options->exclusive))
                 timeout = MIN(timeout, SHORT);
         return covered && coherent_changed(mount->coherent, file, seen) ? 0 : timeout;
@@ -68,10 +68,10 @@ void timeouts_opened_fast(struct server_file *file, int flags, enum io_class io_
 
         /* Of others' writes, or of stores, nothing will be told from now on. */
         if (access == O_RDONLY || (access == O_WRONLY && io_class != IO_CLASS_FAST) ||
-            (access == O_RDWR && atomic_exchange(&file->stores_unseen, true)))
+            (access == O_RDWR && kept_node_set(file->kept, NODE_STORES_UNSEEN)))
                 return;
         /* What the kernel was told before is good for longer.  (With O_TRUNC it forgets by itself.)
          */
-        if ((atomic_load(&file->nlookup) > 0 || file->id == FUSE_ROOT_ID) && !(flags & O_TRUNC))
+        if ((atomic_load(&file->kept->nlookup) > 0 || file->id == FUSE_ROOT_ID) && !(flags & O_TRUNC))
                 channel_forget_attributes(file->table->mount->channel, file->id);
 }

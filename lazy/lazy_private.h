@@ -6,8 +6,35 @@
 struct lazy {
         struct cobj *cobj;             /* borrowed; constant */
         struct id_table *descriptions; /* those that the kernel has */
+        const struct count_observer *observer; /* borrowed; constant; may be NULL */
         _Atomic uint64_t reopens, gives;
+
+        /* Those that were doubtful and were released: a request that was wrongly believed impossible may
+         * be looking at one at this moment, so their memory stays. */
+        GMutex dead_lock;
+        struct description *dead;
 };
+
+/* A description with one reference, no fd and no handles, around its record, which is taken over on
+ * success like the caller's reference on `object`.  NULL if there is no memory. */
+struct description *description_make(struct lazy *lazy, struct server_object *object,
+                                     struct kept_description *kept);
+
+/* The client data of a handle that an earlier daemon gave, with its record, which is taken over on
+ * success.  Returns 0 or -errno. */
+int description_resume_handle(struct description *description, struct client *client,
+                              struct kept_handle *kept);
+
+/* The handle `token` of `client` is the one of who opened the description.  While it is being opened, or
+ * under reopen_lock. */
+void description_set_opener(struct description *d, xhandle token, const struct client *client);
 
 /* Sets a handle's sharing state, and tells the store if that is a change. */
 void description_set_sharing(struct open_client_data *data, enum sharing sharing);
+
+/* Sharing after a change of the number of handles; see lazy_reopen.h.  `added` is the new handle, or NULL
+ * after one has gone.  description.lock is held. */
+void description_locked_update_sharing(struct description *d, struct open_client_data *added);
+
+/* The rest of description_release(), for one that is not DESCRIPTION_HELD any more. */
+void description_end(struct description *d);

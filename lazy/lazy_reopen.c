@@ -176,9 +176,9 @@ static bool find_own(struct description *d, struct client *client, struct deriva
         if (token == XHANDLE_NONE ||
             xhandle_trans(d->lazy->cobj, token, client, RIGHTS_NONE, &xobj) < 0)
                 return false;
-        ret->parent = xobj_client_data(xobj)->parent;
+        ret->parent = xobj_client_data(xobj)->kept->parent;
         xobj_get_rights(xobj, &ret->match, &ret->nomatch);
-        *ret_sharing = (enum sharing)atomic_load(&xobj_client_data(xobj)->sharing);
+        *ret_sharing = (enum sharing)atomic_load(&xobj_client_data(xobj)->kept->sharing);
         *ret_token = token;
         return true;
 }
@@ -231,6 +231,7 @@ int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *messag
         if (r < 0)
                 return r;
         if (message->token != 0 || message->sharing != 0 || message->rights != 0 ||
+            message->fork != 0 || message->reserved32 != 0 ||
             !all_zero(message->reserved, G_N_ELEMENTS(message->reserved)))
                 return -EINVAL;
 

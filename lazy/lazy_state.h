@@ -15,6 +15,10 @@
  * LAZY_HOLDERS_MAX are kept, but never one is dropped whose rights had been restricted (a child of it
  * must not get more than it had).  A dropped one costs a line of lineage, nothing else.
  *
+ * A holder is the record of the handle that left it (struct kept_handle), which became a KEEP_HOLDER at
+ * the same moment: so it survives the daemon, and at no time is there neither the one nor the other.  The
+ * bound is in the description's record.
+ *
  * Ownership: a lazy_state is reference counted with one atomic decrement whose returned value decides
  * (K42 read the count again after dropping the lock: a double free).  The description has one
  * reference, a lazy_reopen() under way another.  Its lock is a leaf.
@@ -36,15 +40,19 @@ struct lazy_holder {
         access_rights match, nomatch;
 };
 
-struct lazy_state *lazy_state_new(access_rights full); /* NULL if out of memory */
+/* Holders are freed to `keep` (may be NULL).  `bound`: where it is, with a value, as long as anybody leaves
+ * access behind; NULL: in the lazy_state, and `full` at first.  NULL if out of memory. */
+struct lazy_state *lazy_state_new(struct keep *keep, access_rights full,
+                                  _Atomic access_rights *bound);
 struct lazy_state *lazy_state_ref(struct lazy_state *state);
 void lazy_state_unref(struct lazy_state *state);
 typedef struct lazy_state K42LazyState; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42LazyState, lazy_state_unref)
 
-/* Leaves access behind.  Returns 0, or -ENOMEM if it was not possible (the lineage is then poorer;
+/* Leaves access behind: the record of a handle, which is taken over in any case (as KEEP_HOLDER, or
+ * freed).  Returns 0, or -ENOMEM if it was not possible (the lineage is then poorer;
  * rights that had been restricted are remembered as a bound for everybody instead). */
-int lazy_give_access(struct lazy_state *state, const struct lazy_holder *holder);
+int lazy_give_access(struct lazy_state *state, struct kept_handle *kept);
 
 /* Finds what was left by the handle `token`, or by process (pid, start_time; start_time 0 matches
  * any).  Returns true and a copy. */

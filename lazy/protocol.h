@@ -59,9 +59,13 @@ struct k42_header {
  * on this very description, living or left behind, the daemon uses the nearest ancestor process that
  * has or had one, else the process that opened the description.
  *
+ * `fork` says what the mount wants for the file (-o fork=, k42fs(1)): a sender that has not been told
+ * otherwise goes on with PRIVATE_REOPEN where it is K42_FORK_PRIVATE.  0 is also what a daemon says that
+ * does not know of it.
+ *
  * Valid replies: 0 and the struct with `token`, `parent` (the handle that was taken as parent, 0 if
- * the token is the opener's) and `sharing` filled in; EACCES if the parent handle has no DUPLICATE
- * right; ENOMEM, ENFILE; the errors above.
+ * the token is the opener's), `sharing` and `fork` filled in; EACCES if the parent handle has no
+ * DUPLICATE right; ENOMEM, ENFILE; the errors above.
  */
 struct k42_lazy_reopen {
         struct k42_header header;
@@ -69,7 +73,9 @@ struct k42_lazy_reopen {
         uint64_t token;     /* in: 0; out: the caller's xhandle */
         uint32_t sharing;   /* in: 0; out: enum k42_sharing */
         uint32_t rights;    /* in: 0; out: RIGHT_* bits of the new handle, for its owner */
-        uint64_t reserved[4];
+        uint32_t fork;      /* in: 0; out: enum k42_fork */
+        uint32_t reserved32;
+        uint64_t reserved[3];
 };
 _Static_assert(sizeof(struct k42_lazy_reopen) == 64, "the kernel carries this in one small message");
 
@@ -77,6 +83,11 @@ enum k42_sharing {
         K42_SHARING_LAZY_INIT  = 0, /* undecided: nobody else has touched the description yet */
         K42_SHARING_NON_SHARED = 1,
         K42_SHARING_SHARED     = 2,
+};
+
+enum k42_fork {
+        K42_FORK_SHARED  = 0, /* a child shares the description, as POSIX says */
+        K42_FORK_PRIVATE = 1, /* a child gets a description of its own */
 };
 
 #define K42_IOC_LAZY_REOPEN _IOWR('K', 0xa0, struct k42_lazy_reopen)
@@ -116,6 +127,73 @@ struct k42_where {
 _Static_assert(sizeof(struct k42_where) == 1024, "fixed");
 
 #define K42_IOC_WHERE _IOWR('K', 0xa2, struct k42_where)
+
+/*
+ * PRIVATE_REOPEN: "This descriptor is what I use from now on instead of one that I inherited."
+ *
+ * Sent by the shim in private mode (k42run(1)), after LAZY_REOPEN on an inherited descriptor gave the
+ * process a handle (`from`) on the description that it shares with others, and after it opened the
+ * same file again: on the new descriptor, before it puts that in the place of the inherited one.
+ *
+ * `from` must be a living handle of the calling process (ESTALE if it is not living, EACCES if it is
+ * somebody else's), on another description (EINVAL if on this one) of the same file or directory
+ * (EXDEV).  The daemon gives the process a handle on the new description whose parent is the parent of
+ * `from` and whose rights are those of both the open and `from`, and ends `from` and the handle that
+ * the open gave: so private mode never leads to more rights than shared mode, the lineage is the same,
+ * and there is one row for one use.
+ *
+ * The message may come again (the daemon died before it answered): a process that has such a handle on the
+ * description already is given the same one, also if `from` has ended.
+ *
+ * The description may have been opened by the daemon on the sender's behalf (REOPEN_BY_DAEMON).
+ *
+ * Valid replies: 0 and the struct with `token`, `parent` and `rights` filled in; ENOMEM, ENFILE;
+ * the errors above.  A sender whose daemon does not know the message (ENOTTY) goes on: the descriptor
+ * is good, only the lineage is not known.
+ */
+struct k42_private_reopen {
+        struct k42_header header;
+        uint64_t from;   /* in: the caller's handle on the description that it leaves; out: unchanged */
+        uint64_t token;  /* in: 0; out: the caller's handle on the new description */
+        uint64_t parent; /* in: 0; out: its parent */
+        uint32_t rights; /* in: 0; out: RIGHT_* bits of it, for its owner */
+        uint32_t reserved32;
+        uint64_t reserved[3];
+};
+_Static_assert(sizeof(struct k42_private_reopen) == 64, "the kernel carries this in one small message");
+
+#define K42_IOC_PRIVATE_REOPEN _IOWR('K', 0xa3, struct k42_private_reopen)
+
+/*
+ * REOPEN_BY_DAEMON: "Open this file again for me; I may not any more."
+ *
+ * For a process that has the descriptor but has dropped the privileges to open its file.  Not an
+ * ioctl, because an answer to that has no room for a descriptor: one datagram to the socket
+ * K42_REOPEN_SOCKET in the state directory (WHERE), with two descriptors attached (SCM_RIGHTS): the
+ * inherited one, which is the proof of access, and one end of a socket pair (AF_UNIX,
+ * SOCK_SEQPACKET) for the answer.
+ *
+ * The daemon must check that the first is a regular file or directory of its mount, and opens it with
+ * the access mode and status flags that *it* has, never wider; `flags` of open(2) cannot be asked
+ * for.  The answer is this struct with `error` filled in, and the new descriptor attached if that is
+ * 0.  An answer socket that is closed without one means that the daemon refused the datagram (of
+ * another size or version, without the descriptors, with unknown flags).
+ */
+struct k42_reopen_by_daemon {
+        struct k42_header header;
+        int32_t error; /* in: 0; out: 0 or an errno */
+        int32_t reserved32;
+};
+_Static_assert(sizeof(struct k42_reopen_by_daemon) == 16, "fixed");
+
+#define K42_REOPEN_SOCKET "reopen"
+
+/*
+ * A mount with fork=private:… is marked in its kernel options, so that a shim knows without a message
+ * whether there is anything that it must note at fork: the value stands in /proc/self/mountinfo and
+ * limits nothing.
+ */
+#define K42_FORK_MARK "max_read=4294967294"
 
 #ifdef __cplusplus
 }

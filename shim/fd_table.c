@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shim/private.h"
+
 #define GROUPS      (FD_TABLE_MAX / 64)
 #define WIPED_BYTES 4096
 
@@ -70,6 +72,7 @@ void fd_table_mark_child(void)
                 if (active)
                         atomic_fetch_or(&fd_groups[i].ready, active);
         }
+        private_child();
         atomic_store(&owner, kernel_pid());
         atomic_store(fd_table_marked, FD_TABLE_MARKED);
 }
@@ -92,13 +95,18 @@ static struct fd_group *group_of(int fd, uint64_t *ret_bit)
         return &fd_groups[(unsigned)fd / 64];
 }
 
-static void note_used(int fd)
+void fd_table_note_used(int fd)
 {
         const unsigned needed = (unsigned)fd / 64 + 1;
         unsigned used = atomic_load_explicit(&groups_used, memory_order_relaxed);
 
         while (used < needed && !atomic_compare_exchange_weak(&groups_used, &used, needed))
                 ;
+}
+
+unsigned fd_table_used(void)
+{
+        return fd_groups ? atomic_load(&groups_used) : 0;
 }
 
 /* Says what is known of a descriptor; active first, so that the invariant holds in between. */
@@ -109,7 +117,7 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
         if (!group || !fd_table_mine())
                 return;
-        note_used(fd);
+        fd_table_note_used(fd);
         atomic_store_explicit(&tokens[fd], token, memory_order_relaxed);
         atomic_fetch_or(&group->active, bit);
         if (bits & FD_READY)
@@ -124,6 +132,8 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
 void fd_table_opened(int fd, bool close_on_exec)
 {
+        if ((unsigned)fd < FD_TABLE_MAX && private_groups && fd_table_mine())
+                private_forget((unsigned)fd / 64, UINT64_C(1) << ((unsigned)fd % 64));
         set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
 }
 
@@ -137,13 +147,18 @@ void fd_table_duped(int from, int to, bool close_on_exec)
         const unsigned bits = fd_table_bits(from);
 
         /* A copy of an unknown one is unknown too. */
-        if (from != to && (bits & FD_ACTIVE))
+        if (from == to)
+                return;
+        if (bits & FD_ACTIVE)
                 set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
                          fd_table_token(from));
+        if (private_groups && fd_table_mine())
+                private_copied(from, to);
 }
 
 static void clear_bits(struct fd_group *group, uint64_t mask)
 {
+        private_forget((unsigned)(group - fd_groups), mask);
         atomic_fetch_and(&group->ready, ~mask);
         atomic_fetch_and(&group->coe, ~mask);
         atomic_fetch_and(&group->active, ~mask);
@@ -154,7 +169,8 @@ void fd_table_closing(int fd)
         uint64_t bit;
         struct fd_group *group = group_of(fd, &bit);
 
-        if (group && (atomic_load_explicit(&group->active, memory_order_relaxed) & bit) &&
+        if (group && ((atomic_load_explicit(&group->active, memory_order_relaxed) & bit) ||
+                      private_groups) &&
             fd_table_mine())
                 clear_bits(group, bit);
 }

@@ -78,6 +78,10 @@ static inline bool fd_table_settled(int fd)
                !(atomic_load_explicit(&group->ready, memory_order_relaxed) & bit);
 }
 
+/* How many groups were ever used, from the first on; that of `fd` is. */
+unsigned fd_table_used(void);
+void fd_table_note_used(int fd);
+
 /* `fd` was opened here: the daemon gave the handle with the open. */
 void fd_table_opened(int fd, bool close_on_exec);
 /* `fd` has been touched; `token` is this process's handle, 0 if it is not a descriptor of ours. */

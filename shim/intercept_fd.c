@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "shim/fd_table.h"
+#include "shim/private.h"
 #include "shim/real.h"
 #include "shim/touch.h"
 
@@ -154,6 +155,39 @@ static bool locks(int command)
                command == F_OFD_SETLKW;
 }
 
+static bool posix_locks(int command)
+{
+        return command == F_SETLK || command == F_SETLKW;
+}
+
+/* Locks do, as flock() does; and status flags, where they are to become the child's own.  The other
+ * commands are about the tables. */
+static bool touches(int fd, int command)
+{
+        return locks(command) || (command == F_SETFL && private_pending(fd));
+}
+
+static int command_touch(int fd, int command)
+{
+        int r = posix_locks(command) ? private_before_lock(fd) : 0;
+
+        if (r < 0) {
+                errno = -r;
+                return -1;
+        }
+        return touch(fd);
+}
+
+#define WRAP_LOCKF(name, type)                                                                     \
+        EXPORT int name(int fd, int command, type n)                                               \
+        {                                                                                          \
+                if (command_touch(fd, F_SETLK) < 0)                                                \
+                        return -1;                                                                 \
+                return REAL(name)(fd, command, n);                                                 \
+        }
+WRAP_LOCKF(lockf, off_t)
+WRAP_LOCKF(lockf64, off64_t)
+
 /* After the fact: what a command means for the tables. */
 static int fcntl_done(int fd, int command, long arg, int r)
 {
@@ -176,8 +210,8 @@ static int fcntl_done(int fd, int command, long arg, int r)
                 va_start(ap, command);                                                             \
                 arg = va_arg(ap, long);                                                            \
                 va_end(ap);                                                                        \
-                if (locks(command)) /* as flock() does; the other commands are about the tables */ \
-                        touch(fd);                                                                 \
+                if (touches(fd, command) && command_touch(fd, command) < 0)                        \
+                        return -1;                                                                 \
                 return fcntl_done(fd, command, arg, REAL(name)(fd, command, arg));                 \
         }
 WRAP_FCNTL(fcntl)
@@ -233,4 +267,63 @@ EXPORT DIR *opendir(const char *path)
         if (dir)
                 opened(dirfd(dir), true);
         return dir;
+}
+
+/* These move the offset of the directory.  One that is not to be replaced is touched by the next
+ * readdir(); in the other case it is not this process's to move. */
+static bool may_move(DIR *dir)
+{
+        const int fd = dir ? dirfd(dir) : -1;
+
+        return !private_pending(fd) || touch(fd) == 0;
+}
+
+EXPORT void rewinddir(DIR *dir)
+{
+        if (may_move(dir))
+                REAL(rewinddir)(dir);
+}
+
+EXPORT void seekdir(DIR *dir, long at)
+{
+        if (may_move(dir))
+                REAL(seekdir)(dir, at);
+}
+
+/* In private mode a child must know what its parent had received, see private.h. */
+static void received(struct msghdr *msg)
+{
+        const int saved = errno;
+
+        for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+                const unsigned char *data = CMSG_DATA(cmsg);
+
+                if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+                        continue;
+                for (size_t i = CMSG_LEN(0); i + sizeof(int) <= cmsg->cmsg_len; i += sizeof(int)) {
+                        int fd;
+
+                        memcpy(&fd, data + i - CMSG_LEN(0), sizeof fd);
+                        private_notice(fd);
+                }
+        }
+        errno = saved;
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+        const ssize_t n = REAL(recvmsg)(fd, msg, flags);
+
+        if (n >= 0 && private_groups)
+                received(msg);
+        return n;
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
+{
+        const int done = REAL(recvmmsg)(fd, msgs, n, flags, timeout);
+
+        for (int i = 0; private_groups && i < done; i++)
+                received(&msgs[i].msg_hdr);
+        return done;
 }

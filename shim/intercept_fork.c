@@ -4,6 +4,7 @@
  * it is not seen (clone(2), or fork inside libc) finds the wiped page at its first call instead.
  */
 #include "shim/fd_table.h"
+#include "shim/private.h"
 #include "shim/real.h"
 
 /* Marks if nothing has yet: fork() runs the handlers of pthread_atfork(3), ours and then the program's,
@@ -23,4 +24,16 @@ static pid_t forked(pid_t pid)
         }
 WRAP_FORK(fork)
 WRAP_FORK(__fork)
-WRAP_FORK(_Fork)
+
+/* It runs no handlers. */
+EXPORT pid_t _Fork(void);
+pid_t _Fork(void)
+{
+        pid_t pid;
+
+        private_prepare();
+        pid = forked(REAL(_Fork)());
+        if (pid != 0)
+                private_parent();
+        return pid;
+}

@@ -41,10 +41,12 @@ void real_resolve(void)
         const int saved = errno;
 
 #define TOUCH(ret, name, params, args, fd)       LOOK_UP(name)
+#define TOUCH_E(ret, name, params, args, fd)     LOOK_UP(name)
 #define TOUCH2(ret, name, params, args, fd, fd2) LOOK_UP(name)
 #define OWN(ret, name, params)                   LOOK_UP(name)
 #include "shim/interceptions.h"
 #undef TOUCH
+#undef TOUCH_E
 #undef TOUCH2
 #undef OWN
         real_resolved = true;

@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -26,10 +27,12 @@
 
 struct real {
 #define TOUCH(ret, name, params, args, fd)       ret (*name) params;
+#define TOUCH_E(ret, name, params, args, fd)     ret (*name) params;
 #define TOUCH2(ret, name, params, args, fd, fd2) ret (*name) params;
 #define OWN(ret, name, params)                   ret (*name) params;
 #include "shim/interceptions.h"
 #undef TOUCH
+#undef TOUCH_E
 #undef TOUCH2
 #undef OWN
 };

@@ -11,12 +11,21 @@
 
 #include "lazy/protocol.h"
 #include "shim/fd_table.h"
+#include "shim/private.h"
 #include "shim/real.h"
 #include "shim/stdio_slots.h"
+
+static bool private_failed; /* no address space for its tables */
 
 static void child_after_fork(void)
 {
         (void)fd_table_mine(); /* marks, if no earlier handler touched anything */
+}
+
+static void start_private(void)
+{
+        if (private_init(private_mode_of(getenv("K42_FORK"))) < 0)
+                private_failed = true;
 }
 
 __attribute__((constructor)) static void shim_start(void)
@@ -26,7 +35,12 @@ __attribute__((constructor)) static void shim_start(void)
         real_resolve();
         if (fd_table_init() == 0) {
                 stdio_slots_redirect();
-                pthread_atfork(NULL, NULL, child_after_fork);
+                start_private();
+                /* The first to be registered: the last before a fork, the first after it. */
+                if (private_groups)
+                        pthread_atfork(private_prepare, private_parent, child_after_fork);
+                else
+                        pthread_atfork(NULL, NULL, child_after_fork);
         }
         errno = saved;
 }
@@ -61,11 +75,22 @@ EXPORT int k42_shim_stdio_slots(void)
         return stdio_slots_redirected();
 }
 
+EXPORT int k42_shim_private(void)
+{
+        return private_failed ? -1 : (int)private_mode;
+}
+
+EXPORT int k42_shim_pending(int fd)
+{
+        return private_pending(fd);
+}
+
 static const struct {
         const char *name;
         int touches;
 } interceptions[] = {
 #define TOUCH(ret, name, params, args, fd)       {#name, 1},
+#define TOUCH_E(ret, name, params, args, fd)     {#name, 1},
 #define TOUCH2(ret, name, params, args, fd, fd2) {#name, 1},
 #define OWN(ret, name, params)                   {#name, 0},
 #include "shim/interceptions.h"

@@ -22,6 +22,11 @@ int k42_shim_active(void);
 /* stdio's redirected slots: 8, or 0 if libc's tables were not as expected. */
 int k42_shim_stdio_slots(void);
 
+/* The mode (enum private_mode, private.h) that K42_FORK said at the start, or -1 if there was no address
+ * space for what it needs; and whether a descriptor is waiting to be replaced. */
+int k42_shim_private(void);
+int k42_shim_pending(int fd);
+
 /* The name of the i-th intercepted function, and in *ret_touches whether it touches (1) or keeps the
  * tables (0); NULL behind the last. */
 const char *k42_shim_interception(unsigned i, int *ret_touches);

@@ -31,19 +31,22 @@ static int redirected;
 
 static ssize_t touching_read(FILE *stream, void *buf, ssize_t n)
 {
-        touch(stream->_fileno);
+        if (touch(stream->_fileno) < 0)
+                return -1;
         return original_read(stream, buf, n);
 }
 
 static ssize_t touching_write(FILE *stream, const void *buf, ssize_t n)
 {
-        touch(stream->_fileno);
+        if (touch(stream->_fileno) < 0)
+                return -1;
         return original_write(stream, buf, n);
 }
 
 static off64_t touching_seek(FILE *stream, off64_t at, int whence)
 {
-        touch(stream->_fileno);
+        if (touch(stream->_fileno) < 0)
+                return -1;
         return original_seek(stream, at, whence);
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lazy/protocol.h"
+#include "shim/private.h"
 
 /* Devices that answered, as major << 32 | minor; a hint, so a full list is overwritten in turn. */
 #define FOREIGN_MAX 16
@@ -52,8 +53,7 @@ static bool may_be_ours(int fd, uint64_t *ret_device)
         return !is_foreign(*ret_device);
 }
 
-/* Sends LAZY_REOPEN.  Returns 0 and the token, or -errno; an answer that does not check is -EPROTO. */
-static int lazy_reopen(int fd, uint64_t *ret_token)
+int touch_lazy_reopen(int fd, struct k42_lazy_reopen *ret_message)
 {
         struct k42_lazy_reopen message = {
                 .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
@@ -67,13 +67,14 @@ static int lazy_reopen(int fd, uint64_t *ret_token)
             message.header.length != sizeof message || message.header.flags != 0 ||
             message.token == 0)
                 return -EPROTO;
-        *ret_token = message.token;
+        *ret_message = message;
         return 0;
 }
 
-void touch_slow(int fd)
+int touch_slow(int fd)
 {
         const int saved = errno;
+        struct k42_lazy_reopen message;
         uint64_t device = 0, token = 0;
         int r = 0;
 
@@ -81,8 +82,19 @@ void touch_slow(int fd)
          * forked one this marks the tables, after which the descriptor may turn out settled. */
         if (!fd_table_mine() || fd_table_settled(fd))
                 goto out;
+        if (private_pending(fd)) {
+                r = private_reopen(fd);
+                if (r < 0) {
+                        errno = -r;
+                        return -1;
+                }
+                if (r == 0)
+                        goto out;
+        }
         if (may_be_ours(fd, &device)) {
-                r = lazy_reopen(fd, &token);
+                r = touch_lazy_reopen(fd, &message);
+                if (r == 0)
+                        token = message.token;
                 if (r == -ENOTTY || r == -ENOSYS || r == -EOPNOTSUPP)
                         remember_foreign(device);
         }
@@ -92,4 +104,5 @@ void touch_slow(int fd)
                 fd_table_touched(fd, token);
 out:
         errno = saved;
+        return 0;
 }

@@ -4,21 +4,30 @@
  * touch: what happens before the first operation on a descriptor that is not settled.
  *
  * The descriptor is looked at with statx(2), which asks the kernel only.  Pipes, sockets, devices and
- * files of disk file systems are settled by that.  A regular file or directory whose device number has no major number may be
- * on a k42fs mount: it is sent LAZY_REOPEN (lazy/protocol.h).  Whatever the answer is, the program
- * goes on with the call that it was about to make; it never learns of the touch.
+ * files of disk file systems are settled by that.  A regular file or directory whose device number has
+ * no major number may be on a k42fs mount: it is sent LAZY_REOPEN (lazy/protocol.h).
  *
- * Async-signal-safe; keeps errno.
+ * Whatever the answer is, the program goes on with the call that it was about to make; it never learns
+ * of the touch.  The exception is private mode (private.h): a descriptor that is to be replaced and
+ * cannot be must not be used, as its offset is somebody else's.  Then the call fails.
+ *
+ * Async-signal-safe; keeps errno, unless it returns -1.
  */
 #include "shim/fd_table.h"
 
-void touch_slow(int fd);
+/* Returns 0, or -1 with errno: the call must not be made, and fails with that. */
+int touch_slow(int fd);
 
-static inline void touch(int fd)
+static inline int touch(int fd)
 {
-        if (__builtin_expect(!fd_table_settled(fd), 0))
-                touch_slow(fd);
+        return __builtin_expect(!fd_table_settled(fd), 0) ? touch_slow(fd) : 0;
 }
+
+struct k42_lazy_reopen;
+
+/* Sends LAZY_REOPEN on `fd`, and fills in the answer.  Returns 0 or -errno; an answer that does not
+ * check is -EPROTO. */
+int touch_lazy_reopen(int fd, struct k42_lazy_reopen *ret_message);
 
 /* How a message is sent: the ioctl system call, unless a test puts something else here.  Returns 0 or
  * -errno. */

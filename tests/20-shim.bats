@@ -33,7 +33,7 @@ same() {
 
 @test "k42run: usage errors are one line and status 2" {
     local args
-    for args in "" "--nonsense true" "--fork=private true" "--fork=x true" "--fork"; do
+    for args in "" "--nonsense true" "--fork=privat true" "--fork=x true" "--fork"; do
         run --separate-stderr -2 "$K42RUN" $args
         [ "${#stderr_lines[@]}" = 1 ]
         [[ ${stderr_lines[0]} == "k42run: "* ]]
@@ -45,8 +45,13 @@ same() {
 @test "k42run: the command's own options and a former LD_PRELOAD stay" {
     run -0 "$K42RUN" echo --version -- --fork=x
     [ "$output" = "--version -- --fork=x" ]
-    run -0 "$K42RUN" -- printenv K42_FORK
+    run -0 "$K42RUN" --fork=shared -- printenv K42_FORK
     [ "$output" = shared ]
+    run -0 "$K42RUN" --fork=private printenv K42_FORK
+    [ "$output" = private ]
+    run -0 env K42_FORK=private "$K42RUN" printenv K42_FORK
+    [ "$output" = private ]
+    run -1 env -u K42_FORK "$K42RUN" printenv K42_FORK
     run -0 env LD_PRELOAD=libm.so.6 "$K42RUN" printenv LD_PRELOAD
     [ "$output" = "$K42SHIM:libm.so.6" ]
     run -0 "$K42RUN" "$K42RUN" printenv LD_PRELOAD
@@ -73,6 +78,15 @@ same() {
     [[ $output == *"a script for /bin/sh"*"covered: yes"* ]]
     run -0 "$K42RUN" "$S/plain"
     [ "$output" = "run by sh" ]
+}
+
+@test "k42run --check: the fork mode" {
+    run -0 env -u K42_FORK "$K42RUN" --check cat
+    [[ $output == *"fork: as the mount says"* ]]
+    run -0 "$K42RUN" --fork=private --check cat
+    [[ $output == *"fork: private"*"T read"*"covered: yes"* ]]
+    run -0 env K42_FORK=private "$K42RUN" --fork=shared --check cat
+    [[ $output == *"fork: shared"* ]]
 }
 
 @test "k42run --check: setuid, as the user who would get the rights" {

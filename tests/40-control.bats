@@ -112,14 +112,14 @@ assert list(v) == want.split(), list(v)
 assert v["requests"]["opendir"] >= 1 and v["requests"]["other"] >= 0
 assert all(n > 0 for k, n in v["requests"].items() if k != "other")
 assert v["fds"] > 3 and v["objects"] >= 1'
-    ctl status --json "$S/mnt" | S="$S" P="$K42_PID" json '
+    ctl status --json "$S/mnt" | S="$S" P="$K42_PID" H="$K42_HOLDER" json '
 import os
-want = "mountpoint source class state_dir holder_pid worker_pid restarts last_death features version started threads device"
+want = "mountpoint source class state_dir holder_pid worker_pid restarts last_death features version started threads device upgrades downgrades"
 assert list(v) == want.split(), list(v)
 s = os.environ["S"]
 assert (v["mountpoint"], v["source"], v["state_dir"]) == (s + "/mnt", s + "/src", s + "/state"), v
 assert v["worker_pid"] == int(os.environ["P"]) and v["restarts"] == 0
-assert v["holder_pid"] is None and v["last_death"] is None
+assert v["holder_pid"] == int(os.environ["H"]) and v["last_death"] is None
 st = os.stat(s + "/mnt").st_dev
 assert v["device"] == "%d:%d" % (os.major(st), os.minor(st))'
     ctl stats "$S/mnt" | grep -q '^handles: '
@@ -129,7 +129,7 @@ assert v["device"] == "%d:%d" % (os.major(st), os.minor(st))'
 @test "the daemon's count of descriptors is that of /proc" {
     k42_mount
     n=$(k42_stat fds)
-    m=$(ls "/proc/$K42_PID/fd" | wc -l)
+    m=$(ls "/proc/$K42_WORKER/fd" | wc -l)
     # the connection that asked is one of them
     [ "$n" -ge "$m" ] && [ "$n" -le $((m + 2)) ]
 }
@@ -225,12 +225,12 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
 
 @test "sync and umount: the daemon ends, the mount and everything else is gone" {
     k42_mount
-    pid=$K42_PID
     run -0 ctl umount "$S/mnt"
     [ -z "$output" ]
     run ! mountpoint -q "$S/mnt"
     [ ! -e "$S/state" ]
-    [ ! -d "/proc/$pid" ]
+    [ ! -d "/proc/$K42_HOLDER" ]
+    [ ! -d "/proc/$K42_WORKER" ]
     run -1 ctl status "$S/mnt"
     [[ $output == *"not on a k42fs mount"* ]]
     run -1 ctl umount "$S/mnt"
@@ -283,8 +283,7 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
 @test "a dead mount: says so and how to clear it" {
     K42_STATE_STAYS=1
     k42_mount
-    kill -KILL "$K42_PID"
-    sleep 0.3
+    k42_kill_daemon
     for p in "$S/mnt" "$S/mnt/a"; do
         run -1 ctl status "$p"
         [[ $output == *dead*umount* ]] || { echo "$output"; false; }

@@ -117,17 +117,10 @@ fails_both() {
 
 @test "MOUNTPOINT is a dead mount: the line says how to clear it, and that works" {
     k42_skip_unless_fuse
-    local pid clear
+    local clear
     k42_mount
-    pid=$K42_PID
-    [ -n "$pid" ]
-    # the holder may start another worker: all of the daemon's processes must die
-    while pid=$(pgrep -f "^$K42FS -f -o state=$S/state" | head -n 1) && [ -n "$pid" ]; do
-        kill -KILL "$pid" 2>/dev/null || true
-        sleep 0.1
-    done
-    k42_expect_log '.'
-    grep -q " $S/mnt fuse" /proc/mounts || skip "no dead mount was left"
+    k42_kill_daemon
+    grep -q " $S/mnt fuse" /proc/mounts
     timeout -k 2 20 "$K42FS" -o "state=$S/run/state" "$S/src" "$S/mnt" >"$S/out" 2>"$S/err" </dev/null 3>&- && false
     cat "$S/err"
     [ "$(wc -l <"$S/err")" = 1 ]

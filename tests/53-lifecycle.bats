@@ -119,14 +119,14 @@ daemon_says() {
     ended
 }
 
-@test "SIGTERM ends it with status 0" {
+@test "SIGTERM to the worker ends it with status 0" {
     k42_mount
     kill -TERM "$K42_PID"
     daemon_says 0
     ended
 }
 
-@test "SIGINT ends it with status 0" {
+@test "SIGINT to the worker ends it with status 0" {
     k42_mount
     kill -INT "$K42_PID"
     daemon_says 0
@@ -140,17 +140,31 @@ daemon_says() {
     ended
 }
 
+@test "SIGTERM and SIGINT to the holder end it with status 0" {
+    local sig
+    for sig in TERM INT; do
+        k42_mount
+        kill -"$sig" "$K42_HOLDER"
+        daemon_says 0
+        ended
+    done
+}
+
 @test "each way ends a background daemon, too" {
-    local pid
+    local pid sig which
     in_background
     timeout 20 "$K42CTL" umount "$S/mnt"
     ended
-    in_background
-    for pid in $(daemons "$S/state" | tail -n 1); do kill -TERM "$pid"; done
-    ended
-    in_background
-    for pid in $(daemons "$S/state" | tail -n 1); do kill -INT "$pid"; done
-    ended
+    for sig in TERM INT; do
+        for which in 1 2; do # the holder and the worker
+            in_background
+            kill -"$sig" "$(daemons "$S/state" | sed -n "${which}p")"
+            ended
+        done
+        in_background
+        for pid in $(daemons "$S/state"); do kill -"$sig" "$pid" 2>/dev/null || true; done
+        ended
+    done
 }
 
 @test "SIGTERM twice, and in the middle of work" {
@@ -213,15 +227,18 @@ daemon_says() {
 }
 
 @test "SIGHUP ends a foreground daemon cleanly, or not at all" {
-    k42_mount
-    kill -HUP "$K42_PID"
-    sleep 1
-    if kill -0 "$K42_PID" 2>/dev/null; then
-        [ "$(timeout 5 cat "$S/mnt/file")" = content ]
-        k42_umount
-    fi
-    daemon_says 0
-    ended
+    local pid
+    for pid in holder worker; do
+        k42_mount
+        [ $pid = holder ] && kill -HUP "$K42_HOLDER" || kill -HUP "$K42_WORKER"
+        sleep 1
+        if kill -0 "$K42_HOLDER" 2>/dev/null; then
+            [ "$(timeout 5 cat "$S/mnt/file")" = content ]
+            k42_umount
+        fi
+        daemon_says 0
+        ended
+    done
 }
 
 @test "SIGHUP does not end a background daemon" {
@@ -235,10 +252,10 @@ daemon_says() {
 }
 
 @test "SIGPIPE, SIGUSR1 and SIGUSR2 do not leave a dead mount" {
-    local sig
+    local sig pid
     for sig in PIPE USR1 USR2 ALRM; do
         in_background
-        kill -"$sig" "$(daemons "$S/state" | tail -n 1)"
+        for pid in $(daemons "$S/state"); do kill -"$sig" "$pid"; done
         sleep 0.3
         # either it lives, or it has ended cleanly
         if grep -q " $S/mnt fuse" /proc/mounts; then

@@ -196,7 +196,7 @@ print("\n".join(sorted(os.listdir(sys.argv[1]) + [".", ".."])))' "$S/src/big" >"
     timeout 300 "$FORK/messages" "$S/mnt/f00000" "$S/mnt/d" || { echo "messages: $?"; return 1; }
     settled "$S/after"
     the_same_stats "$S/before" "$S/after" handles descriptions objects clients lazy_reopens
-    [ "$K42_PID" = "$pid" ] && kill -0 "$pid"
+    k42_find_worker && [ "$K42_PID" = "$pid" ]
     k42_check
 }
 

@@ -40,7 +40,8 @@ k42_skip_unless_fuse() {
 }
 
 # k42_mount [-o OPTIONS] [SOURCE [MOUNTPOINT [STATE]]]: starts a daemon in the foreground with its log in
-# $S/log.N, and returns when the mount answers.  Its pid is in $K42_PID.
+# $S/log.N, and returns when the mount answers.  The process that owns the mount is in $K42_HOLDER, the one
+# that serves it in $K42_WORKER and in $K42_PID; another worker comes when that one dies.
 k42_mount() {
     local opts="" n=${#K42_DAEMONS[@]}
     if [ "${1:-}" = -o ]; then opts=,$2; shift 2; fi
@@ -52,8 +53,9 @@ k42_mount() {
     K42_DAEMONS+=("$keeper:$mnt:$S/log.$n")
     for ((i = 0; i < 400; i++)); do
         if mountpoint -q "$mnt" && timeout 5 "$K42CTL" status "$mnt" >/dev/null 2>&1; then
-            K42_PID=$(pgrep -P "$keeper" | head -n 1)
-            export K42_PID
+            K42_HOLDER=$(pgrep -P "$keeper" | head -n 1)
+            k42_find_worker "$mnt"
+            export K42_HOLDER
             return 0
         fi
         kill -0 "$keeper" 2>/dev/null || break
@@ -61,6 +63,41 @@ k42_mount() {
     done
     echo "the daemon did not come up:" >&2
     cat "$S/log.$n" >&2
+    return 1
+}
+
+# k42_find_worker [MOUNTPOINT]: sets K42_WORKER and K42_PID to the worker that answers now.
+k42_find_worker() {
+    K42_WORKER=$(timeout 20 "$K42CTL" status --json "${1:-$S/mnt}" |
+        sed -n 's/.*"worker_pid" *: *\([0-9]*\).*/\1/p')
+    K42_PID=$K42_WORKER
+    export K42_WORKER K42_PID
+    [ -n "$K42_WORKER" ]
+}
+
+# k42_kill_worker [MOUNTPOINT]: kills the worker; the next one serves when it returns (see k42_find_worker).
+k42_kill_worker() {
+    local old=$K42_WORKER i
+    k42_expect_log 'the worker was killed by signal 9'
+    kill -KILL "$old" || return 1
+    for ((i = 0; i < 200; i++)); do
+        k42_find_worker "$@" && [ "$K42_WORKER" != "$old" ] && return 0
+        sleep 0.05
+    done
+    echo "no other worker came" >&2
+    return 1
+}
+
+# k42_kill_daemon: kills the holder and the worker, so that the mount is dead.
+k42_kill_daemon() {
+    # stopped, so that the worker cannot end the mount when the holder dies, nor the holder start another
+    kill -STOP "$K42_HOLDER" "$K42_WORKER"
+    kill -KILL "$K42_HOLDER" "$K42_WORKER"
+    local i
+    for ((i = 0; i < 200; i++)); do
+        ps -o stat= -p "$K42_HOLDER,$K42_WORKER" | grep -qv '^Z' || return 0 # a zombie is dead
+        sleep 0.05
+    done
     return 1
 }
 
@@ -114,7 +151,7 @@ k42_check() { timeout 60 "$K42CTL" check "${1:-$S/mnt}"; }
 
 # Ends and checks everything; call it in teardown().
 k42_cleanup() {
-    local d keeper mnt log i bad=0 line re known
+    local d keeper mnt log i bad=0 line re known holder
     cd /
     for d in "${K42_DAEMONS[@]}"; do
         IFS=: read -r keeper mnt log <<<"$d"
@@ -124,7 +161,10 @@ k42_cleanup() {
             for ((i = 0; i < 200; i++)); do kill -0 "$keeper" 2>/dev/null || break; sleep 0.05; done
             if kill -0 "$keeper" 2>/dev/null; then
                 echo "LEFT: the daemon of $mnt did not end after umount" >&2
-                pkill -KILL -P "$keeper"; kill -KILL "$keeper" 2>/dev/null; bad=1
+                for holder in $(pgrep -P "$keeper"); do
+                    kill -KILL "$holder" $(pgrep -P "$holder") 2>/dev/null
+                done
+                kill -KILL "$keeper" 2>/dev/null; bad=1
             fi
         fi
         wait "$keeper" 2>/dev/null

@@ -31,6 +31,7 @@ static const struct {
         {"readdir", measure_readdir, 2, "DIR PASSES"},
         {"fork", measure_fork, 4, "exit|exec|touch DIR FILES MILLISECONDS"},
         {"read", measure_read, 2, "FILE READS"},
+        {"childread", measure_child_read, 2, "FILE READS"},
         {"start", measure_start, 3, "PROGRAM TIMES PRELOAD"},
 };
 

@@ -17,6 +17,7 @@ int measure_readdir(int argc, char **argv);
 /* process.c: fork, exec, and what the shim costs. */
 int measure_fork(int argc, char **argv);
 int measure_read(int argc, char **argv);
+int measure_child_read(int argc, char **argv);
 int measure_start(int argc, char **argv);
 
 /* Seconds, from a clock that nobody sets. */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the calls on a request's path cost: `meson test --benchmark`.  The median of several rounds.
  */
+#include <fcntl.h>
 #include <glib.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,14 +34,18 @@ static int give(struct server_object *o, struct client *client, access_rights ma
         int r;
 
         g_assert_nonnull(data);
+        g_assert_cmpint(client_data_init(cobj, data), ==, 0);
         r = give_access_internal(cobj, o, client, match, nomatch, data, ret_handle);
-        if (r < 0)
+        if (r < 0) {
+                client_data_clear(cobj, data);
                 free(data);
+        }
         return r;
 }
 
 static void being_freed(struct server_object *o, const struct xobj *xobj)
 {
+        client_data_clear(cobj, xobj_client_data(xobj));
         free(xobj_client_data(xobj));
 }
 
@@ -49,6 +55,38 @@ static const struct server_object_ops ops = {
         .ref = no_ref,
         .unref = no_ref,
 };
+
+static struct keep *keep;
+
+static void bench_keep(unsigned n)
+{
+        for (unsigned i = 0; i < n; i++) {
+                void *record = keep_alloc(keep, 104);
+
+                keep_commit(record, KEEP_HANDLE);
+                keep_free(keep, record);
+        }
+}
+
+#define KEEP_THREADS 10
+
+static void *keep_thread(void *data)
+{
+        bench_keep(*(const unsigned *)data);
+        return NULL;
+}
+
+/* As many in all: what it takes is what one costs when all of them are at it. */
+static void bench_keep_threads(unsigned n)
+{
+        unsigned each = n / KEEP_THREADS;
+        pthread_t threads[KEEP_THREADS];
+
+        for (unsigned i = 0; i < KEEP_THREADS; i++)
+                g_assert_cmpint(pthread_create(&threads[i], NULL, keep_thread, &each), ==, 0);
+        for (unsigned i = 0; i < KEEP_THREADS; i++)
+                pthread_join(threads[i], NULL);
+}
 
 static void bench_get(unsigned n)
 {
@@ -186,11 +224,26 @@ static void measure(const char *what, void (*before)(void), void (*bench)(unsign
         printf("%-44s %9.1f ns (best %.1f)\n", what, ns[ROUNDS / 2], ns[0]);
 }
 
+/* A keep in a directory that is removed at once. */
+static struct keep *make_keep(void)
+{
+        g_autofree char *dir = g_dir_make_tmp("k42-bench-XXXXXX", NULL);
+        int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        struct keep *made;
+
+        g_assert_cmpint(keep_create(dirfd, "keep", &made), ==, 0);
+        unlinkat(dirfd, "keep", 0);
+        close(dirfd);
+        rmdir(dir);
+        return made;
+}
+
 int main(void)
 {
         const struct cobj_observer nobody = {0};
 
-        g_assert_cmpint(cobj_new(&nobody, &cobj), ==, 0);
+        keep = make_keep();
+        g_assert_cmpint(cobj_new(&nobody, keep, &cobj), ==, 0);
         table = id_table_new(1, 2048);
         g_assert_nonnull(table);
         for (unsigned i = 0; i < G_N_ELEMENTS(ids); i++)
@@ -198,6 +251,8 @@ int main(void)
         server_object_init(&object, &ops);
         g_assert_cmpint(client_table_get(cobj_clients(cobj), getpid(), &me), ==, 0);
 
+        measure("keep_alloc, keep_commit and keep_free", NULL, bench_keep, 1000000, NULL);
+        measure("the same, spread over 10 threads", NULL, bench_keep_threads, 1000000, NULL);
         measure("id_table_get", NULL, bench_get, 1000000, NULL);
         measure("xhandle_trans and xobj_unref", NULL, bench_trans, 1000000, NULL);
         measure("give_access_by_server and xobj_free", NULL, bench_give_free, 200000, NULL);
@@ -210,6 +265,7 @@ int main(void)
 
         client_unref(me);
         cobj_free(cobj);
+        keep_close(keep);
         server_object_clear(&object);
         id_table_unref(table);
         return 0;

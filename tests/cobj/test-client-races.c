@@ -71,7 +71,7 @@ static void set_up(struct fixture *f, gconstpointer data)
 {
         atomic_init(&f->appeared, 0);
         atomic_init(&f->exited, 0);
-        g_assert_cmpint(client_table_new(on_appeared, on_exited, f, &f->table), ==, 0);
+        g_assert_cmpint(client_table_new(on_appeared, on_exited, f, NULL, &f->table), ==, 0);
         f->child = fork();
         g_assert_cmpint(f->child, >=, 0);
         if (f->child == 0) {

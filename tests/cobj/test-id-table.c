@@ -248,6 +248,89 @@ static void test_guessed(void)
         id_table_unref(guess.table);
 }
 
+/* A table that comes back with its word: what lived has its id, and no id is given out twice. */
+static void test_restore(void)
+{
+        _Atomic uint64_t word = 0;
+        g_autoptr(GHashTable) given = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+        uint64_t living[100] = {0};
+
+        for (unsigned life = 0; life < 30; life++) {
+                g_autoptr(K42IdTable) table = id_table_new(3, 200);
+                unsigned restored = 0;
+
+                id_table_keep(table, &word);
+                for (unsigned i = 100; i-- > 0;) { /* in any order */
+                        if (!living[i])
+                                continue;
+                        g_assert_cmpint(id_table_restore(table, living[i], &things[i]), ==, 0);
+                        g_assert_cmpint(id_table_restore(table, living[i], &things[i]), ==, -EEXIST);
+                        restored++;
+                }
+                g_assert_cmpuint(id_table_count(table), ==, restored);
+                for (unsigned i = 0; i < 100; i++)
+                        if (living[i])
+                                g_assert_true(id_table_get(table, living[i]) == &things[i]);
+                for (unsigned n = 0; n < 2000; n++) {
+                        const unsigned i = (unsigned)g_test_rand_int_range(0, 100);
+
+                        if (living[i]) {
+                                g_assert_true(id_table_free(table, living[i]));
+                                g_assert_null(id_table_get(table, living[i]));
+                                living[i] = 0;
+                                continue;
+                        }
+                        g_assert_cmpint(id_table_alloc(table, &things[i], &living[i]), ==, 0);
+                        g_assert_true(g_hash_table_add(given, g_memdup2(&living[i], 8)));
+                        /* What is free below is used again: the table does not grow for ever. */
+                        g_assert_cmpuint(ID_INDEX(living[i]), <, 103);
+                }
+                if (life % 3 == 0) { /* most of it lives no more; the word knows of it nevertheless */
+                        for (unsigned i = 0; i < 90; i++) {
+                                if (living[i])
+                                        g_assert_true(id_table_free(table, living[i]));
+                                living[i] = 0;
+                        }
+                }
+        }
+}
+
+static void test_restore_refuses(void)
+{
+        _Atomic uint64_t word = 0;
+        struct id_table *table = id_table_new(3, 4);
+        uint64_t ids[4], id;
+
+        id_table_keep(table, &word);
+        for (unsigned i = 0; i < 3; i++)
+                g_assert_cmpint(id_table_alloc(table, &things[i], &ids[i]), ==, 0);
+        id_table_unref(table);
+
+        table = id_table_new(3, 4);
+        id_table_keep(table, &word);
+        g_assert_cmpint(id_table_restore(table, 0, &things[0]), ==, -EBADMSG);
+        g_assert_cmpint(id_table_restore(table, UINT64_MAX, &things[0]), ==, -EBADMSG);
+        g_assert_cmpint(id_table_restore(table, ID_MAKE(1, 2), &things[0]), ==, -EBADMSG);
+        g_assert_cmpint(id_table_restore(table, ID_MAKE(0, 3), &things[0]), ==, -EBADMSG);
+        g_assert_cmpint(id_table_restore(table, ID_MAKE(1, 6), &things[0]), ==, -EBADMSG);
+        g_assert_cmpint(id_table_restore(table, ids[2], &things[2]), ==, 0);
+        g_assert_true(id_table_free(table, ids[2])); /* before any hole was asked for */
+        for (unsigned i = 0; i < 4; i++) {
+                g_assert_cmpint(id_table_alloc(table, &things[i], &ids[i]), ==, 0);
+                g_assert_cmpuint(ID_GENERATION(ids[i]), >, 1);
+        }
+        g_assert_cmpint(id_table_alloc(table, &things[0], &id), ==, -ENFILE);
+        id_table_unref(table);
+
+        /* The generations go round, and 0 is left out. */
+        word = UINT64_C(4) << 32 | UINT32_MAX;
+        table = id_table_new(3, 4);
+        id_table_keep(table, &word);
+        g_assert_cmpint(id_table_alloc(table, &things[0], &id), ==, 0);
+        g_assert_cmpuint(id, ==, ID_MAKE(1, 3));
+        id_table_unref(table);
+}
+
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
@@ -256,6 +339,8 @@ int main(int argc, char **argv)
         g_test_add_func("/id-table/reserve", test_reserve);
         g_test_add_func("/id-table/ref-and-foreach", test_ref_and_foreach);
         g_test_add_func("/id-table/next", test_next);
+        g_test_add_func("/id-table/restore", test_restore);
+        g_test_add_func("/id-table/restore-refuses", test_restore_refuses);
         g_test_add_func("/id-table/text", test_text);
         g_test_add_func("/id-table/storm", test_storm);
         g_test_add_func("/id-table/guessed", test_guessed);

@@ -46,11 +46,15 @@ static int thing_give(struct server_object *object, struct client *client, acces
                       access_rights nomatch, const void *how, struct object_handle *ret_handle)
 {
         struct thing_data *data = calloc(1, sizeof *data);
-        int r = give_access_internal(((struct thing *)object)->cobj, object, client, match, nomatch,
-                                     &data->base, ret_handle);
+        struct cobj *cobj = ((struct thing *)object)->cobj;
+        int r;
 
-        if (r < 0)
+        g_assert_cmpint(client_data_init(cobj, &data->base), ==, 0);
+        r = give_access_internal(cobj, object, client, match, nomatch, &data->base, ret_handle);
+        if (r < 0) {
+                client_data_clear(cobj, &data->base);
                 free(data);
+        }
         return r;
 }
 
@@ -61,6 +65,7 @@ static void thing_being_freed(struct server_object *object, const struct xobj *x
 
         atomic_fetch_add(&thing->freed, 1);
         if (!thing->keep) {
+                client_data_clear(thing->cobj, &ended->base);
                 free(ended);
                 return;
         }
@@ -103,7 +108,7 @@ static void set_up(struct fixture *f, gconstpointer data)
         const struct cobj_observer observer = {
                 .handle_given = on_given, .handle_freed = on_freed, .data = f};
 
-        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
         f->thing.cobj = f->cobj;
         server_object_init(&f->thing.object, &thing_ops);
 }
@@ -281,7 +286,7 @@ struct storm {
 
 static void touch_one(struct xobj *xobj, void *data)
 {
-        atomic_fetch_add(&xobj_client_data(xobj)->reads, 1);
+        atomic_fetch_add(&xobj_client_data(xobj)->kept->reads, 1);
 }
 
 static void *storm_thread(void *data)
@@ -308,7 +313,7 @@ static void *storm_thread(void *data)
                 default:
                         if (xhandle_trans(storm->f->cobj, atomic_load(&storm->tokens[k]),
                                           storm->client, RIGHT_READ, &xobj) == 0) {
-                                atomic_fetch_add(&xobj_client_data(xobj)->reads, 1);
+                                atomic_fetch_add(&xobj_client_data(xobj)->kept->reads, 1);
                                 xobj_unref(xobj);
                         }
                         if (i % 512 == 0)
@@ -478,7 +483,7 @@ static void trans_or_free(struct duel *duel, unsigned who)
                 struct thing_data *td = (struct thing_data *)xobj_client_data(xobj);
 
                 g_assert_false(atomic_load(&td->ended));
-                atomic_fetch_add(&td->base.reads, 1);
+                atomic_fetch_add(&td->base.kept->reads, 1);
                 g_assert_cmpuint(xobj_token(xobj), ==, duel->tokens[0]);
                 g_assert_false(atomic_load(&td->ended));
                 xobj_unref(xobj);

@@ -8,6 +8,7 @@
 
 #include "fusefs/channel.h"
 #include "fusefs/coherent.h"
+#include "fusefs/failpoint.h"
 #include "fusefs/node.h"
 
 struct client {
@@ -16,6 +17,7 @@ struct client {
 
 struct xobj {
         struct open_client_data data;
+        struct kept_handle kept;
         struct description description;
         struct server_object object;
         struct client client;
@@ -41,9 +43,10 @@ uint64_t fake_give(pid_t pid, uid_t uid, uint64_t ino, int flags, uint64_t paren
         xobj->ino = ino;
         xobj->client.info.pid = pid;
         xobj->client.info.uid = uid;
-        xobj->data.base.parent = parent;
-        xobj->data.base.flags = flags;
-        xobj->data.base.opened = g_get_real_time() - age_us;
+        xobj->data.base.kept = &xobj->kept;
+        xobj->kept.parent = parent;
+        xobj->kept.flags = flags;
+        xobj->kept.opened = g_get_real_time() - age_us;
         xobj->data.description = &xobj->description;
         xobj->description.id = ID_MAKE(2, last_token);
         g_ptr_array_add(handles, xobj);
@@ -169,6 +172,11 @@ uint32_t node_table_count(struct node_table *table)
         return 3;
 }
 
+uint32_t node_table_parked(struct node_table *table)
+{
+        return 0;
+}
+
 uint32_t node_table_fds(struct node_table *table)
 {
         return 2;
@@ -217,6 +225,16 @@ uint64_t coherent_invalidations(struct coherent *coherent)
 uint64_t channel_count(struct channel *channel, unsigned opcode)
 {
         return opcode == 1 || opcode == 60 ? 5 : 0;
+}
+
+int failpoint_arm(const char *spec)
+{
+        return strcmp(spec, "known") == 0 ? 0 : -EINVAL;
+}
+
+const char *failpoint_armed(void)
+{
+        return "known";
 }
 
 const char *channel_opcode_name(unsigned opcode)
@@ -269,15 +287,15 @@ static void each_row(struct xobj *xobj, void *data)
                 .rights = "rdc",
                 .io_class = "cached",
                 .sharing = "NON_SHARED",
-                .opened = (double)xobj->data.base.opened / 1e6,
+                .opened = (double)xobj->kept.opened / 1e6,
                 .reads = 1,
                 .read_bytes = 2,
                 .writes = 3,
                 .write_bytes = 4,
         };
 
-        if (xobj->data.base.parent)
-                row.parent = id_format(xobj->data.base.parent, parent);
+        if (xobj->kept.parent)
+                row.parent = id_format(xobj->kept.parent, parent);
         if (each->uid_filter == (uid_t)-1 || each->uid_filter == xobj->client.info.uid)
                 each->fn(&row, each->data);
 }

@@ -17,6 +17,7 @@
 
 #include "ctl/control_protocol.h"
 #include "fusefs/control.h"
+#include "fusefs/control_listen.h"
 #include "fusefs/state_dir.h"
 #include "tests/control/fake_daemon.h"
 
@@ -41,8 +42,11 @@ static void *serve(void *data)
 {
         struct fixture *f = data;
 
+        int fd;
+
         g_main_context_push_thread_default(f->context);
-        g_assert_cmpint(control_start(&f->mount, on_quit, f, &f->mount.control), ==, 0);
+        g_assert_cmpint(control_listen(f->mount.state_dir, &fd), ==, 0);
+        g_assert_cmpint(control_start(&f->mount, fd, on_quit, f, &f->mount.control), ==, 0);
         atomic_store(&f->ready, true);
         while (!atomic_load(&f->end))
                 g_main_context_iteration(f->context, TRUE);
@@ -261,14 +265,15 @@ static void test_stats_and_status(struct fixture *f, const void *data)
         expect_keys(object,
                     "requests lazy_reopens lazy_gives objects handles descriptions clients fds "
                     "node_fds foreign_events invalidations invalidated_all journal_pending "
-                    "store_rows uptime");
+                    "store_rows uptime parked");
         expect_keys(requests, "lookup other");
         g_assert_cmpint(json_object_get_int_member(requests, "other"), ==, 5);
         g_assert_cmpint(json_object_get_int_member(object, "fds"), >, 3);
         object = json_object_get_object_member(json_node_get_object(status), "result");
         expect_keys(object,
                     "mountpoint source class state_dir holder_pid worker_pid restarts last_death "
-                    "features version started threads device");
+                    "features version started threads device upgrades "
+                    "downgrades");
         g_assert_cmpstr(json_object_get_string_member(object, "state_dir"), ==, f->path);
         g_assert_cmpint(json_object_get_int_member(object, "worker_pid"), ==, getpid());
         g_assert_true(json_object_get_null_member(object, "holder_pid"));

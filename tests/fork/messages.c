@@ -34,10 +34,12 @@ struct kind {
 
 static const struct kind kinds[] = {
         {"LAZY_REOPEN", 0xa0, sizeof(struct k42_lazy_reopen),
-         offsetof(struct k42_lazy_reopen, reserved), 32},
+         offsetof(struct k42_lazy_reopen, reserved32), 28},
         {"IDENTIFY", 0xa1, sizeof(struct k42_identify), offsetof(struct k42_identify, reserved),
          32},
         {"WHERE", 0xa2, sizeof(struct k42_where), offsetof(struct k42_where, reserved), 4},
+        {"PRIVATE_REOPEN", 0xa3, sizeof(struct k42_private_reopen),
+         offsetof(struct k42_private_reopen, reserved32), 28},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -89,6 +91,11 @@ static void right(int fd, const struct kind *kind)
 
         header(K42_PROTOCOL_VERSION, kind->size, 0);
         err = send_kind(fd, kind);
+        if (kind->number == 0xa3) { /* in form; but it names no handle */
+                if (err != ESTALE)
+                        complain(kind->name, "without a handle", 0, err);
+                return;
+        }
         if (err) {
                 complain(kind->name, "right, version", K42_PROTOCOL_VERSION, err);
                 return;
@@ -208,7 +215,7 @@ static void unknown(int fd)
         static const unsigned types[] = {'K' ^ 0x80, 'Z', 0xe0};
 
         for (unsigned number = 0; number < 256; number++) {
-                if (number >= 0xa0 && number <= 0xa2)
+                if (number >= 0xa0 && number <= 0xa3)
                         continue;
                 for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
                         int err;

@@ -114,7 +114,7 @@ static void teardown(struct fixture *f, gconstpointer data)
 {
         g_autofree char *command = g_strdup_printf("rm -rf %s", f->source);
 
-        coherent_stop(f->mount.coherent);
+        coherent_stop(f->mount.coherent, true);
         coherent_free(f->mount.coherent);
         node_table_free(f->mount.nodes);
         g_assert_cmpint(system(command), ==, 0);

@@ -113,7 +113,7 @@ static void test_counts(struct fixture *f, gconstpointer data)
         twin = look(f, "twin");
         g_assert_true(a == twin);
         g_assert_true(look(f, "a") == a);
-        g_assert_cmpuint(a->nlookup, ==, 3);
+        g_assert_cmpuint(a->kept->nlookup, ==, 3);
         g_assert_cmpuint(node_table_count(f->table), ==, 2);
         server_file_forget(a, 2);
         g_assert_cmpuint(node_table_count(f->table), ==, 2);
@@ -212,7 +212,7 @@ static void test_inode_reused(struct fixture *f, gconstpointer data)
         fake_btime = 2000;
         new = look(f, "a");
         g_assert_true(new != old);
-        g_assert_cmpint(old->ino, ==, new->ino);
+        g_assert_cmpint(old->kept->ino, ==, new->kept->ino);
         g_assert_true(look(f, "a") == new);
         /* Nothing leads from the old node to the new file. */
         g_assert_cmpint(node_fd_get(old), ==, -ESTALE);
@@ -265,7 +265,7 @@ static void test_exchanged(struct fixture *f, gconstpointer data)
         fd = node_fd_get(is_a);
         g_assert_cmpint(fd, >=, 0);
         g_assert_cmpint(fs_stat(fd, &st), ==, 0);
-        g_assert_cmpuint(st.st.st_ino, ==, is_a->ino);
+        g_assert_cmpuint(st.st.st_ino, ==, is_a->kept->ino);
         node_fd_put(is_a);
 }
 
@@ -283,7 +283,7 @@ static void test_reused_at_once(struct fixture *f, gconstpointer data)
         g_assert_true(fs_file_syscall_override("statx", (void (*)(void))statx_fake_btime));
         make_file(f, "a");
         old = look(f, "a");
-        ino = old->ino;
+        ino = old->kept->ino;
         node_fds_shrink(&f->table->fds);
         remove_file(f, "a");
         fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
@@ -322,7 +322,7 @@ static void test_reused_by_create(struct fixture *f, gconstpointer data)
         io_fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
         g_assert_cmpint(io_fd, >=, 0);
         g_assert_cmpint(fs_stat(io_fd, &st), ==, 0);
-        if (st.st.st_ino != old->ino || geteuid() != 0) {
+        if (st.st.st_ino != old->kept->ino || geteuid() != 0) {
                 g_test_skip("no handles, or numbers are not used again at once");
         } else {
                 g_assert_cmpint(node_table_instantiate_by_handle(f->table, &st, io_fd, &new), ==,
@@ -755,7 +755,7 @@ static gpointer hammer(gpointer data)
                         g_assert_nonnull(file);
                         if (fd >= 0) {
                                 g_assert_cmpint(fs_stat(fd, &st), ==, 0);
-                                g_assert_cmpuint(st.st.st_ino, ==, file->ino);
+                                g_assert_cmpuint(st.st.st_ino, ==, file->kept->ino);
                                 node_fd_put(file);
                         } else {
                                 g_assert_cmpint(fd, ==, -ESTALE);

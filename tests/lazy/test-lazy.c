@@ -13,6 +13,7 @@
 
 #include "lazy/lazy_reopen.h"
 #include "lazy/lazy_state.h"
+#include "lazy/private_reopen.h"
 
 /* A server object that only counts. */
 struct thing {
@@ -43,6 +44,7 @@ static char *thing_describe(struct server_object *object)
 
 static const struct server_object_ops thing_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
+        .leaves = description_leaves,
         .being_freed = description_being_freed,
         .exported_xobject_list_empty = thing_emptied,
         .ref = thing_ref,
@@ -62,7 +64,7 @@ static void fixture_set_up(struct fixture *f, gconstpointer data)
         const struct cobj_observer observer = {.data = NULL};
 
         memset(f, 0, sizeof *f);
-        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
         g_assert_cmpint(lazy_new(f->cobj, &f->lazy), ==, 0);
         server_object_init(&f->thing.object, &thing_ops);
         f->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
@@ -104,20 +106,25 @@ static pid_t start_child(struct fixture *f)
         return pid;
 }
 
-static struct description *open_thing(struct fixture *f, int flags)
+static struct description *open_as(struct fixture *f, int flags, pid_t pid)
 {
         const struct description_how how = {
                 .fd = open("/dev/null", O_RDWR | O_CLOEXEC),
                 .flags = flags,
                 .type = XOBJ_FILE,
                 .io_class = IO_CLASS_CACHED,
-                .tid = getpid(),
+                .tid = pid,
         };
         struct description *d = NULL;
 
         g_assert_cmpint(how.fd, >=, 0);
         g_assert_cmpint(description_open(f->lazy, &f->thing.object, &how, &d), ==, 0);
         return d;
+}
+
+static struct description *open_thing(struct fixture *f, int flags)
+{
+        return open_as(f, flags, getpid());
 }
 
 static struct k42_lazy_reopen message_of(uint64_t parent)
@@ -143,7 +150,7 @@ static enum sharing sharing_of(struct fixture *f, xhandle token)
         g_autoptr(K42Xobj) xobj = NULL;
 
         g_assert_cmpint(xhandle_trans(f->cobj, token, NULL, RIGHTS_NONE, &xobj), ==, 0);
-        return (enum sharing)atomic_load(&xobj_client_data(xobj)->sharing);
+        return (enum sharing)atomic_load(&xobj_client_data(xobj)->kept->sharing);
 }
 
 static bool stale(struct fixture *f, xhandle token)
@@ -161,19 +168,29 @@ static void wait_until_stale(struct fixture *f, xhandle token)
         g_assert_true(stale(f, token));
 }
 
+/* The record of a handle that is being freed; its start time is the token, too. */
+static struct kept_handle *ended_handle(xhandle token, pid_t pid, access_rights match,
+                                        access_rights nomatch)
+{
+        struct kept_handle *kept = keep_alloc(NULL, sizeof *kept);
+
+        g_assert_nonnull(kept);
+        kept->token = token;
+        kept->pid = pid;
+        kept->start_time = token;
+        kept->rights = KEPT_RIGHTS(match, nomatch);
+        return kept;
+}
+
 static void test_state_keeps_the_newest(void)
 {
-        g_autoptr(K42LazyState) state = lazy_state_new(RIGHTS_ALL);
+        g_autoptr(K42LazyState) state = lazy_state_new(NULL, RIGHTS_ALL, NULL);
         struct lazy_holder found;
 
         for (unsigned i = 1; i <= 10 * LAZY_HOLDERS_MAX; i++) {
-                const struct lazy_holder holder = {.token = i,
-                                                   .pid = (pid_t)i,
-                                                   .start_time = i,
-                                                   .match = RIGHTS_ALL,
-                                                   .nomatch = RIGHT_DUPLICATE};
+                struct kept_handle *kept = ended_handle(i, (pid_t)i, RIGHTS_ALL, RIGHT_DUPLICATE);
 
-                g_assert_cmpint(lazy_give_access(state, &holder), ==, 0);
+                g_assert_cmpint(lazy_give_access(state, kept), ==, 0);
         }
         g_assert_cmpuint(lazy_state_holders(state), ==, LAZY_HOLDERS_MAX);
         g_assert_true(lazy_state_find_token(state, 10 * LAZY_HOLDERS_MAX, &found));
@@ -188,18 +205,13 @@ static void test_state_keeps_the_newest(void)
 
 static void test_state_never_drops_restricted(void)
 {
-        g_autoptr(K42LazyState) state = lazy_state_new(RIGHTS_ALL);
-        const struct lazy_holder restricted = {
-                .token = 1000000, .pid = 1, .match = RIGHT_READ, .nomatch = RIGHTS_NONE};
+        g_autoptr(K42LazyState) state = lazy_state_new(NULL, RIGHTS_ALL, NULL);
         struct lazy_holder found;
 
-        g_assert_cmpint(lazy_give_access(state, &restricted), ==, 0);
-        for (unsigned i = 1; i <= 3 * LAZY_HOLDERS_MAX; i++) {
-                const struct lazy_holder plain = {
-                        .token = i, .pid = 2, .match = RIGHTS_ALL, .nomatch = RIGHT_DUPLICATE};
-
-                lazy_give_access(state, &plain);
-        }
+        g_assert_cmpint(
+                lazy_give_access(state, ended_handle(1000000, 1, RIGHT_READ, RIGHTS_NONE)), ==, 0);
+        for (unsigned i = 1; i <= 3 * LAZY_HOLDERS_MAX; i++)
+                lazy_give_access(state, ended_handle(i, 2, RIGHTS_ALL, RIGHT_DUPLICATE));
         g_assert_true(lazy_state_find_token(state, 1000000, &found));
         g_assert_cmpuint(found.match, ==, RIGHT_READ);
 }
@@ -389,11 +401,11 @@ static void test_counting(struct fixture *f, gconstpointer data)
         description_count_read(d, stranger, 1000); /* has no handle: the first one's */
         g_assert_cmpint(xhandle_trans(f->cobj, token, NULL, 0, &of_child), ==, 0);
         g_assert_cmpint(xhandle_trans(f->cobj, d->opener, NULL, 0, &of_opener), ==, 0);
-        g_assert_cmpuint(xobj_client_data(of_child)->reads, ==, 2);
-        g_assert_cmpuint(xobj_client_data(of_child)->read_bytes, ==, 15);
-        g_assert_cmpuint(xobj_client_data(of_opener)->writes, ==, 1);
-        g_assert_cmpuint(xobj_client_data(of_opener)->write_bytes, ==, 7);
-        g_assert_cmpuint(xobj_client_data(of_opener)->read_bytes, ==, 1000);
+        g_assert_cmpuint(xobj_client_data(of_child)->kept->reads, ==, 2);
+        g_assert_cmpuint(xobj_client_data(of_child)->kept->read_bytes, ==, 15);
+        g_assert_cmpuint(xobj_client_data(of_opener)->kept->writes, ==, 1);
+        g_assert_cmpuint(xobj_client_data(of_opener)->kept->write_bytes, ==, 7);
+        g_assert_cmpuint(xobj_client_data(of_opener)->kept->read_bytes, ==, 1000);
         description_release(d);
 }
 
@@ -448,6 +460,112 @@ static void test_storm(struct fixture *f, gconstpointer data)
         description_release(storm.d);
 }
 
+static struct k42_private_reopen private_message(uint64_t from)
+{
+        return (struct k42_private_reopen){
+                .header = {.version = K42_PROTOCOL_VERSION,
+                           .length = sizeof(struct k42_private_reopen)},
+                .from = from,
+        };
+}
+
+static void test_private_reopen(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *own;
+        pid_t child = start_child(f);
+        const struct k42_lazy_reopen inherited = reopen_as(d, child, d->opener);
+        struct k42_private_reopen message;
+        struct k42_lazy_reopen again;
+        xhandle opener;
+
+        own = open_as(f, O_RDWR, child);
+        opener = own->opener;
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, 0);
+        g_assert_cmpuint(message.parent, ==, d->opener);
+        g_assert_cmpuint(message.rights, ==, RIGHTS_ALL);
+        g_assert_true(stale(f, inherited.token));
+        g_assert_true(stale(f, opener));
+        g_assert_cmpuint(own->opener, ==, message.token);
+        g_assert_cmpint(own->opener_pid, ==, child);
+        g_assert_cmpint(sharing_of(f, message.token), ==, SHARING_NON_SHARED);
+        g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_NON_SHARED);
+        again = reopen_as(own, child, 0); /* it is the process's handle on its description now */
+        g_assert_cmpuint(again.token, ==, message.token);
+        g_assert_cmpuint(again.parent, ==, d->opener);
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 2);
+
+        /* a message that comes again, because the daemon died before it answered, is answered as before */
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, 0);
+        g_assert_cmpuint(message.token, ==, again.token);
+        g_assert_cmpuint(message.parent, ==, d->opener);
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 2);
+        description_release(own);
+        description_release(d);
+}
+
+static void test_private_reopen_rights(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *own;
+        pid_t child = start_child(f), grandchild = start_child(f);
+        const access_rights less = RIGHT_READ | RIGHT_DUPLICATE;
+        struct k42_private_reopen message;
+        struct k42_lazy_reopen inherited, next;
+
+        {
+                g_autoptr(K42Xobj) xobj = cobj_get_xobj(f->cobj, d->opener);
+
+                g_assert_cmpint(xobj_restrict(xobj, less, RIGHT_DUPLICATE), ==, 0);
+        }
+        inherited = reopen_as(d, child, d->opener);
+        g_assert_cmpuint(inherited.rights, ==, less);
+        own = open_as(f, O_RDWR, child);
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, 0);
+        g_assert_cmpuint(message.rights, ==, less);
+        /* neither what the open had given, nor what is left of that, leads to more */
+        next = reopen_as(own, grandchild, 0);
+        g_assert_cmpuint(next.rights & ~less, ==, 0);
+        end_child(child);
+        wait_until_stale(f, message.token);
+        end_child(grandchild);
+        wait_until_stale(f, next.token);
+        f->children->len = 0;
+        child = start_child(f);
+        next = reopen_as(own, child, 0);
+        g_assert_cmpuint(next.rights & ~less, ==, 0);
+        description_release(own);
+        description_release(d);
+}
+
+static void test_private_reopen_refused(struct fixture *f, gconstpointer data)
+{
+        struct description *d = open_thing(f, O_RDWR), *own;
+        pid_t child = start_child(f), stranger = start_child(f);
+        const struct k42_lazy_reopen inherited = reopen_as(d, child, d->opener);
+        struct k42_private_reopen message = private_message(0);
+
+        own = open_as(f, O_RDWR, child);
+        for (size_t i = offsetof(struct k42_private_reopen, token); i < sizeof message; i++) {
+                message = private_message(inherited.token);
+                ((uint8_t *)&message)[i] = 1;
+                g_assert_cmpint(private_reopen(own, child, &message), ==, -EINVAL);
+        }
+        message = private_message(0);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, -ESTALE);
+        message = private_message(inherited.token + (UINT64_C(1) << 32));
+        g_assert_cmpint(private_reopen(own, child, &message), ==, -ESTALE);
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(own, stranger, &message), ==, -EACCES);
+        message = private_message(inherited.token);
+        g_assert_cmpint(private_reopen(d, child, &message), ==, -EINVAL); /* on the same one */
+        g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 3);
+        g_assert_false(stale(f, inherited.token));
+        description_release(own);
+        description_release(d);
+}
+
 #define ADD(name, function)                                                                        \
         g_test_add("/lazy/" name, struct fixture, NULL, fixture_set_up, function, fixture_tear_down)
 
@@ -467,5 +585,8 @@ int main(int argc, char **argv)
         ADD("counting", test_counting);
         ADD("release-all", test_release_all);
         ADD("storm", test_storm);
+        ADD("private-reopen", test_private_reopen);
+        ADD("private-reopen/rights", test_private_reopen_rights);
+        ADD("private-reopen/refused", test_private_reopen_refused);
         return g_test_run();
 }

@@ -19,6 +19,7 @@ static int thing_give(struct server_object *object, struct client *client, acces
 
 static void thing_being_freed(struct server_object *object, const struct xobj *xobj)
 {
+        client_data_clear(((struct thing *)object)->cobj, xobj_client_data(xobj));
         free(xobj_client_data(xobj));
 }
 
@@ -47,6 +48,7 @@ static const struct server_object_ops thing_ops = {
 
 struct thing_how {
         struct cobj *cobj;
+        unsigned thing;
         int flags;
         xhandle parent;
 };
@@ -59,21 +61,26 @@ static int thing_give(struct server_object *object, struct client *client, acces
         int r;
 
         g_assert_nonnull(data);
-        data->flags = h->flags;
-        data->parent = h->parent;
-        data->type = h->flags & O_DIRECTORY ? XOBJ_DIR : XOBJ_FILE;
-        data->io_class = IO_CLASS_COUNTED;
-        data->opened = g_get_real_time();
-        atomic_store(&data->sharing, h->parent ? SHARING_LAZY_INIT : SHARING_NON_SHARED);
+        g_assert_cmpint(client_data_init(h->cobj, data), ==, 0);
+        data->kept->description = h->thing;
+        data->kept->flags = h->flags;
+        data->kept->parent = h->parent;
+        data->kept->type = h->flags & O_DIRECTORY ? XOBJ_DIR : XOBJ_FILE;
+        data->kept->io_class = IO_CLASS_COUNTED;
+        data->kept->opened = g_get_real_time();
+        atomic_store(&data->kept->sharing, h->parent ? SHARING_LAZY_INIT : SHARING_NON_SHARED);
         r = give_access_internal(h->cobj, object, client, match, nomatch, data, ret_handle);
-        if (r < 0)
+        if (r < 0) {
+                client_data_clear(h->cobj, data);
                 free(data);
+        }
         return r;
 }
 
 xhandle give(struct fixture *f, unsigned n, struct client *client, int flags, xhandle parent)
 {
-        struct thing_how how = {.cobj = f->cobj, .flags = flags, .parent = parent};
+        struct thing_how how = {
+                .cobj = f->cobj, .thing = n % f->n_things, .flags = flags, .parent = parent};
         struct object_handle oh = {0};
 
         g_assert_cmpint(
@@ -90,8 +97,8 @@ void count_read(struct fixture *f, xhandle token, uint64_t bytes)
 
         g_assert_nonnull(xobj);
         data = xobj_client_data(xobj);
-        atomic_fetch_add(&data->reads, 1);
-        atomic_fetch_add(&data->read_bytes, bytes);
+        atomic_fetch_add(&data->kept->reads, 1);
+        atomic_fetch_add(&data->kept->read_bytes, bytes);
         atomic_store(&data->dirty, true);
 }
 
@@ -120,6 +127,7 @@ int fixture_open_store(struct fixture *f, char **ret_error)
                 .journal = f->journal,
                 .cobj = f->cobj,
                 .history = f->history,
+                .resume = f->resume,
         };
 
         return store_open(&config, &f->store, ret_error);
@@ -129,6 +137,15 @@ void fixture_close_store(struct fixture *f)
 {
         store_close(f->store);
         f->store = NULL;
+}
+
+void fixture_init_things(struct fixture *f)
+{
+        for (unsigned i = 0; i < f->n_things; i++) {
+                server_object_init(&f->things[i].object, &thing_ops);
+                f->things[i].path = g_strdup_printf("/dir/thing-%u", i);
+                f->things[i].cobj = f->cobj;
+        }
 }
 
 void fixture_set_up(struct fixture *f, gconstpointer data)
@@ -146,13 +163,10 @@ void fixture_set_up(struct fixture *f, gconstpointer data)
         f->history = config->history;
         f->n_things = THINGS;
         f->things = calloc(f->n_things, sizeof *f->things);
-        for (unsigned i = 0; i < f->n_things; i++) {
-                server_object_init(&f->things[i].object, &thing_ops);
-                f->things[i].path = g_strdup_printf("/dir/thing-%u", i);
-        }
         g_assert_cmpint(journal_create(f->dirfd, "journal", f->ring, &f->journal), ==, 0);
         store_observer_init(&observer, f->journal);
-        g_assert_cmpint(cobj_new(&observer, &f->cobj), ==, 0);
+        g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
+        fixture_init_things(f);
         g_assert_cmpint(client_table_get(cobj_clients(f->cobj), getpid(), &f->self), ==, 0);
         g_assert_cmpint(fixture_open_store(f, &error), ==, 0);
         warnings_taken(NULL);

@@ -14,6 +14,7 @@
 
 struct thing {
         struct server_object object;
+        struct cobj *cobj;
         char *path;
         atomic_int refs;
 };
@@ -22,6 +23,7 @@ struct fixture {
         char *dir, *db_path;
         int dirfd;
         uint32_t ring, history;
+        bool resume;
         struct journal *journal;
         struct cobj *cobj;
         struct store *store;
@@ -37,6 +39,9 @@ struct fixture_config {
 
 void fixture_set_up(struct fixture *f, gconstpointer config);
 void fixture_tear_down(struct fixture *f, gconstpointer config);
+
+/* For who makes the rest by himself: the made-up objects, once there is a cobj. */
+void fixture_init_things(struct fixture *f);
 
 void remove_tree(const char *path);
 

@@ -119,7 +119,7 @@ static void test_changes(struct fixture *f, gconstpointer data)
         g_free(f->things[1].path); /* nobody marks a handle when a directory above is renamed */
         f->things[1].path = g_strdup("/elsewhere");
         g_assert_cmpint(xobj_restrict(xobj, RIGHT_READ, RIGHTS_NONE), ==, 0);
-        atomic_store(&xobj_client_data(xobj)->sharing, SHARING_SHARED);
+        atomic_store(&xobj_client_data(xobj)->kept->sharing, SHARING_SHARED);
         g_assert_cmpint(store_sync(f->store), ==, 0);
         after = query_text(f->db_path, "SELECT path, rights, sharing FROM open_handles");
         g_assert_cmpstr(after, ==, "/elsewhere|r|shared");
@@ -422,7 +422,7 @@ static void truth_of(struct xobj *xobj, void *data)
         char id[ID_STRING_MAX];
 
         g_ptr_array_add(data, g_strdup_printf("%s|%u|%u", id_format(xobj_token(xobj), id),
-                                              (unsigned)d->reads, (unsigned)d->read_bytes));
+                                              (unsigned)d->kept->reads, (unsigned)d->kept->read_bytes));
 }
 
 static int compare_strings(const void *a, const void *b)

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * holder: the process that owns the mount and outlives those who serve it.
+ *
+ * It makes what must outlive a worker (state directory, control socket, mount, /dev/fuse), starts a worker
+ * by executing its own program again, and does nothing but wait: for the worker's death, after which it
+ * starts the next one; for signals; and for what the worker says on the link (link.h).
+ *
+ * From the start of the first worker to the end of the mount it is a state machine (holder_machine.c) with
+ * one thread, no memory allocation, no GLib and no SQLite, so that no bug of a worker's can reach it.
+ *
+ * Deaths.  A worker that dies is replaced at once.  When several in a row die before they have answered a
+ * request, the next one is started after a pause that doubles each time.  It is a failure if a worker dies
+ * before it is ready, or of anything but SIGKILL before it has answered a request; after HOLDER_FAILURES_MAX
+ * of them in a row the holder gives up: it unmounts, removes the state directory and exits with status 1.
+ *
+ * The holder's own end.  SIGTERM and SIGINT (SIGHUP in the foreground) end the mount cleanly; with -o
+ * fdstore SIGTERM ends only the daemon, and a new holder that gets the descriptors from the service manager goes
+ * on with the mount (service.h).  If the holder is killed the worker ends the mount, or, with -o fdstore,
+ * only itself.
+ */
+#include "fusefs/daemon.h"
+#include "fusefs/mount.h"
+
+#define HOLDER_FAILURES_MAX 15
+
+/* The daemon's life.  `program`: argv[0].  `start`: from daemon_fork(), its end is the holder's.  Returns
+ * the exit status, after a line if it is not 0. */
+int holder_run(struct k42_options *options, const char *program, struct daemon_start *start);

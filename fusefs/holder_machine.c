@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The holder as a table: in each state, what each event makes it do.  An action returns the next state.
+ *
+ *                READY      ENDING   DIED        TIMER        ASKED    LEAVE   UPGRADE    GONE
+ *   STARTING     serve      closing  replace     kill_worker  end      leave   postpone   –
+ *   SERVING      –          closing  replace     –            end      leave   stop       –
+ *   BACKING_OFF  –          –        –           start        finish   left    –          finish
+ *   STOPPING     –          closing  next        kill_worker  end      leave   –          –
+ *   UPGRADING    upgraded   closing  fall_back   kill_worker  end      leave   –          –
+ *   ENDING       –          closing  finish      kill_worker  –        –       –          –
+ *   LEAVING      –          closing  left        kill_worker  end      –       –          –
+ *
+ * Everything here is called by holder_machine(), in the holder's only thread.  Nothing allocates, and
+ * nothing waits but for poll().
+ */
+#include "fusefs/holder_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl/control_protocol.h"
+#include "fusefs/daemon.h"
+#include "fusefs/holder.h"
+#include "fusefs/dying.h"
+#include "fusefs/service.h"
+
+#define EARLY_AT_ONCE   5     /* early deaths in a row that are replaced without a pause */
+#define PAUSE_FIRST_MS  20    /* after one more; doubles with each */
+#define PAUSE_LAST_MS   5000
+#define START_MS        60000 /* for a worker to become ready, but for the first one, who has as long as
+                               * SOURCE takes */
+#define UPGRADE_MS      10000 /* for the worker to stop, and for the other program's to be ready */
+#define END_MS          30000
+#define LOOK_AGAIN_MS   1 /* at a worker that dies */
+#define EXEC_FAILED     127
+
+enum event {
+        EVENT_READY,
+        EVENT_ENDING,
+        EVENT_DIED,
+        EVENT_TIMER,
+        EVENT_ASKED, /* to end the mount */
+        EVENT_LEAVE, /* to end, without the mount (-o fdstore) */
+        EVENT_UPGRADE,
+        EVENT_GONE, /* the connection has ended, and there is no worker who could notice */
+        EVENTS,
+};
+
+static int64_t now_ms(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void set_timer(struct holder *h, int64_t ms)
+{
+        h->deadline = ms < 0 ? -1 : now_ms() + ms;
+}
+
+/* What the next holder would have to know, if there is one. */
+static void save_record(struct holder *h)
+{
+        mount_record_write(h->record_fd, &h->record);
+}
+
+static void close_fd(int *fd)
+{
+        if (*fd >= 0)
+                close(*fd);
+        *fd = -1;
+}
+
+/* ---- starting a worker ---- */
+
+/* In the child: only what is safe after fork(). */
+static void become_worker(const struct holder *h, int link_fd)
+{
+        const int fds[] = {
+                [LINK_FD_LINK] = link_fd,           [LINK_FD_FUSE] = h->fuse_fd,
+                [LINK_FD_SOURCE] = h->source_fd,    [LINK_FD_CONTROL] = h->control_fd,
+                [LINK_FD_STATE] = h->state_fd,
+        };
+
+        for (int fd = LINK_FD_LINK; fd < LINK_FD_END; fd++)
+                if (dup2(fds[fd], fd) < 0)
+                        _exit(EXEC_FAILED);
+        sigprocmask(SIG_SETMASK, &h->worker_mask, NULL);
+        execveat(h->program_fd, "", h->worker_argv, environ, AT_EMPTY_PATH);
+        _exit(EXEC_FAILED);
+}
+
+static int fork_worker(struct holder *h)
+{
+        int pair[2], theirs, r = 0;
+        pid_t pid;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        h->link_fd = fcntl(pair[0], F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
+        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
+        close(pair[0]);
+        close(pair[1]);
+        pid = h->link_fd >= 0 && theirs >= 0 ? fork() : -1;
+        if (pid == 0)
+                become_worker(h, theirs);
+        if (pid < 0)
+                r = -errno;
+        close_fd(&theirs);
+        if (r < 0)
+                close_fd(&h->link_fd);
+        else
+                h->worker = pid;
+        return r;
+}
+
+static enum holder_state back_off(struct holder *h)
+{
+        const unsigned doubled = h->early > EARLY_AT_ONCE ? h->early - EARLY_AT_ONCE - 1 : 0;
+        const int64_t pause = doubled < 16 ? (int64_t)PAUSE_FIRST_MS << doubled : PAUSE_LAST_MS;
+
+        set_timer(h, pause < PAUSE_LAST_MS ? pause : PAUSE_LAST_MS);
+        return HOLDER_BACKING_OFF;
+}
+
+static enum holder_state start_as(struct holder *h, enum holder_state state)
+{
+        int r;
+
+        h->told = 0;
+        h->order = 0;
+        h->dying = false;
+        h->start_sent = h->ready = h->served = h->end_said = false;
+        r = fork_worker(h);
+        if (r < 0) {
+                daemon_say("%s: cannot start a worker: %s", h->record.mountpoint, strerror(-r));
+                if (!h->record.resume)
+                        return HOLDER_OVER;
+                h->early++;
+                return back_off(h);
+        }
+        set_timer(h, state == HOLDER_UPGRADING ? UPGRADE_MS : h->record.resume ? START_MS : -1);
+        return state;
+}
+
+static enum holder_state start(struct holder *h)
+{
+        return start_as(h, HOLDER_STARTING);
+}
+
+/* What the worker must be told at its start goes out as fast as it takes it: false until all has. */
+static bool tell_worker(struct holder *h)
+{
+        struct link_message message;
+        int fds[LINK_PARKED_MAX];
+
+        while (h->told < h->parked.used) {
+                unsigned n = 0;
+
+                message.head = (struct link_head){.version = LINK_VERSION, .type = LINK_PARKED};
+                while (n < LINK_PARKED_MAX && h->told + n < h->parked.used) {
+                        message.keys[n] = h->parked.entries[h->told + n].key;
+                        fds[n] = h->parked.entries[h->told + n].fd;
+                        n++;
+                }
+                message.head.key = n;
+                if (link_send(h->link_fd, &message, fds, n, MSG_DONTWAIT) < 0)
+                        return false;
+                h->told += n;
+        }
+        message.head = (struct link_head){.version = LINK_VERSION, .type = LINK_START};
+        message.start = (struct link_start){
+                .resume = h->record.resume,
+                .first = !h->record.resume && h->start != NULL,
+                .restarts = h->record.restarts,
+                .upgrades = h->record.upgrades + (h->state == HOLDER_UPGRADING), /* if it can tell */
+                .downgrades = h->record.downgrades,
+                .holder_pid = getpid(),
+                .kept = h->fdstore,
+                .dev = h->record.dev,
+                .started = h->record.started,
+        };
+        memcpy(message.start.last_death, h->record.last_death, sizeof message.start.last_death);
+        h->start_sent = link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT) == 0;
+        if (h->start_sent && h->order != 0) {
+                message.head.type = h->order;
+                link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT);
+        }
+        return h->start_sent;
+}
+
+/* ---- actions ---- */
+
+static enum holder_state stay(struct holder *h)
+{
+        return h->state;
+}
+
+static enum holder_state order(struct holder *h, enum link_type type, enum holder_state state,
+                               int64_t within_ms)
+{
+        const struct link_message message = {
+                .head = {.version = LINK_VERSION, .type = type},
+        };
+
+        if (!h->start_sent)
+                h->order = type; /* START is the first that it must hear */
+        else /* what it does not hear, the timer ends */
+                link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT);
+        set_timer(h, within_ms);
+        return state;
+}
+
+static enum holder_state stop(struct holder *h)
+{
+        return order(h, LINK_STOP, HOLDER_STOPPING, UPGRADE_MS);
+}
+
+/* Ends the worker and us, and the mount stays with the service manager. */
+static enum holder_state leave(struct holder *h)
+{
+        return order(h, LINK_STOP, HOLDER_LEAVING, UPGRADE_MS);
+}
+
+static enum holder_state left(struct holder *h)
+{
+        h->leave = true;
+        h->status = 0;
+        return HOLDER_OVER;
+}
+
+static enum holder_state end(struct holder *h)
+{
+        return order(h, LINK_END, HOLDER_ENDING, END_MS);
+}
+
+/* The mount answers, for the first time or again. */
+static enum holder_state serve(struct holder *h)
+{
+        h->record.resume = true;
+        save_record(h);
+        set_timer(h, -1);
+        if (!h->announced)
+                service_ready(getpid());
+        h->announced = true;
+        if (h->start) {
+                daemon_started(h->start);
+                h->start = NULL;
+        }
+        if (!h->upgrade_pending)
+                return HOLDER_SERVING;
+        h->upgrade_pending = false;
+        return stop(h);
+}
+
+/* The worker ends the mount.  /dev/fuse must be open nowhere when it has closed it, so that whoever waits
+ * for an answer is told; and nobody shall ask us anything any more. */
+static enum holder_state closing(struct holder *h)
+{
+        close_fd(&h->fuse_fd);
+        close_fd(&h->control_fd);
+        unlinkat(h->state_fd, CONTROL_SOCKET_NAME, 0);
+        set_timer(h, END_MS);
+        return HOLDER_ENDING;
+}
+
+static enum holder_state kill_worker(struct holder *h)
+{
+        kill(h->worker, SIGKILL);
+        set_timer(h, -1);
+        return h->state;
+}
+
+static enum holder_state postpone(struct holder *h)
+{
+        h->upgrade_pending = true;
+        return h->state;
+}
+
+/* Exit status: the worker's own if it ended the mount; good if we were asked to end it, in whatever way. */
+static enum holder_state finish(struct holder *h)
+{
+        h->status = 0;
+        if (h->state == HOLDER_ENDING && h->end_said)
+                h->status = WIFEXITED(h->wait_status) ? WEXITSTATUS(h->wait_status) : 1;
+        return HOLDER_OVER;
+}
+
+static bool killed_from_outside(const struct holder *h)
+{
+        return h->ready && WIFSIGNALED(h->wait_status) && WTERMSIG(h->wait_status) == SIGKILL;
+}
+
+/* A worker died of something else than a clean end. */
+static enum holder_state replace(struct holder *h)
+{
+        if (!h->record.resume) { /* it has never worked: a failure to start, and the worker has said why */
+                if (WIFSIGNALED(h->wait_status))
+                        daemon_say("the daemon was killed by signal %d while it started",
+                                   WTERMSIG(h->wait_status));
+                else if (WEXITSTATUS(h->wait_status) == EXEC_FAILED)
+                        daemon_say("the daemon %s", h->record.last_death);
+                return HOLDER_OVER;
+        }
+        h->record.restarts++;
+        save_record(h);
+        h->early = h->served ? 0 : h->early + 1;
+        if (h->served)
+                h->failures = 0;
+        else if (!killed_from_outside(h))
+                h->failures++;
+        daemon_say("%s: the worker %s; the next one goes on (restart %u)", h->record.mountpoint,
+                   h->record.last_death, h->record.restarts);
+        if (h->failures >= HOLDER_FAILURES_MAX) {
+                h->gave_up = true;
+                return HOLDER_OVER;
+        }
+        return h->early > EARLY_AT_ONCE ? back_off(h) : start(h);
+}
+
+/* The worker has stopped, or died on the way: the other program's turn. */
+static enum holder_state next(struct holder *h)
+{
+        h->last_program_fd = h->program_fd;
+        h->program_fd = h->next_program_fd;
+        h->next_program_fd = -1;
+        return start_as(h, HOLDER_UPGRADING);
+}
+
+static enum holder_state upgraded(struct holder *h)
+{
+        h->record.upgrades++;
+        close_fd(&h->last_program_fd);
+        daemon_say("%s: another program has taken over", h->record.mountpoint);
+        return serve(h);
+}
+
+static enum holder_state fall_back(struct holder *h)
+{
+        h->record.downgrades++;
+        save_record(h);
+        close_fd(&h->program_fd);
+        h->program_fd = h->last_program_fd;
+        h->last_program_fd = -1;
+        daemon_say("%s: the other program cannot take over: it %s; the one before goes on",
+                   h->record.mountpoint, h->record.last_death);
+        return start(h);
+}
+
+typedef enum holder_state (*action)(struct holder *h);
+
+static const action actions[HOLDER_STATES][EVENTS] = {
+        [HOLDER_STARTING] = {serve, closing, replace, kill_worker, end, leave, postpone, stay},
+        [HOLDER_SERVING] = {stay, closing, replace, stay, end, leave, stop, stay},
+        [HOLDER_BACKING_OFF] = {stay, stay, stay, start, finish, left, stay, finish},
+        [HOLDER_STOPPING] = {stay, closing, next, kill_worker, end, leave, stay, stay},
+        [HOLDER_UPGRADING] = {upgraded, closing, fall_back, kill_worker, end, leave, stay, stay},
+        [HOLDER_ENDING] = {stay, closing, finish, kill_worker, stay, stay, stay, stay},
+        [HOLDER_LEAVING] = {stay, closing, left, kill_worker, end, stay, stay, stay},
+};
+
+static void handle(struct holder *h, enum event event)
+{
+        if (h->state != HOLDER_OVER)
+                h->state = actions[h->state][event](h);
+}
+
+/* ---- events ---- */
+
+/* An upgrade to the program `fd` (-1: the file that our own executable was started from, as it is now). */
+static void want_upgrade(struct holder *h, int fd)
+{
+        static const char gone[] = " (deleted)";
+
+        if (fd < 0) {
+                char path[PATH_MAX];
+                size_t length;
+
+                snprintf(path, sizeof path, "%s", h->program_path);
+                length = strlen(path);
+                if (length >= sizeof gone && strcmp(path + length - (sizeof gone - 1), gone) == 0)
+                        path[length - (sizeof gone - 1)] = '\0';
+                fd = open(path, O_PATH | O_CLOEXEC);
+                if (fd < 0) {
+                        daemon_say("%s: cannot be opened: %s", path, strerror(errno));
+                        h->record.downgrades++;
+                        return;
+                }
+        }
+        if (h->state != HOLDER_STARTING && h->state != HOLDER_SERVING) {
+                close(fd);
+                return;
+        }
+        close_fd(&h->next_program_fd);
+        h->next_program_fd = fcntl(fd, F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
+        close(fd);
+        if (h->next_program_fd >= 0)
+                handle(h, EVENT_UPGRADE);
+}
+
+/* By a signal, to us or to the worker, or (0) by k42ctl. */
+static void asked(struct holder *h, int sig)
+{
+        handle(h, h->fdstore && sig == SIGTERM ? EVENT_LEAVE : EVENT_ASKED);
+}
+
+static void park(struct holder *h, uint64_t key, int fd)
+{
+        parked_put(&h->parked, key, fd);
+        if (h->fdstore) {
+                service_drop_parked(key);
+                service_keep_parked(key, fd);
+        }
+}
+
+static void unpark(struct holder *h, uint64_t key)
+{
+        parked_drop(&h->parked, key);
+        if (h->fdstore)
+                service_drop_parked(key);
+}
+
+/* A message is of no use for long: what it brings that we do not keep is closed. */
+static void handle_message(struct holder *h, const struct link_message *message, int *fds,
+                           unsigned n_fds)
+{
+        switch (message->head.type) {
+        case LINK_READY:
+                h->ready = true;
+                handle(h, EVENT_READY);
+                break;
+        case LINK_SERVED:
+                h->served = true;
+                h->early = h->failures = 0;
+                break;
+        case LINK_PARK:
+                if (n_fds == 1 && h->start_sent) {
+                        int fd = fcntl(fds[0], F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
+
+                        if (fd >= 0)
+                                park(h, message->head.key, fd);
+                }
+                break;
+        case LINK_UNPARK:
+                if (h->start_sent)
+                        unpark(h, message->head.key);
+                break;
+        case LINK_ASKED:
+                asked(h, (int)message->head.key);
+                break;
+        case LINK_UPGRADE:
+                want_upgrade(h, n_fds == 1 ? fcntl(fds[0], F_DUPFD_CLOEXEC, HOLDER_FD_MIN) : -1);
+                break;
+        case LINK_ENDING:
+                h->end_said = true;
+                handle(h, EVENT_ENDING);
+                break;
+        default:
+                break;
+        }
+        for (unsigned i = 0; i < n_fds; i++)
+                close(fds[i]);
+}
+
+/* Reads what the worker has said: some of it, or (`all`) everything that there is. */
+static void read_link(struct holder *h, bool all)
+{
+        struct link_message message;
+        int fds[LINK_PARKED_MAX], r;
+        unsigned n_fds;
+
+        for (int i = 0; h->link_fd >= 0 && (all || i < 16); i++) {
+                r = link_receive(h->link_fd, &message, fds, &n_fds, MSG_DONTWAIT);
+                if (r == 0)
+                        handle_message(h, &message, fds, n_fds);
+                else if (r == -EPROTO)
+                        continue; /* nonsense, and off the socket */
+                else if (r == -EAGAIN)
+                        return;
+                else { /* all that it had is closed: it dies, and if it does not, it must */
+                        close_fd(&h->link_fd);
+                        if (h->worker > 0)
+                                kill(h->worker, SIGKILL);
+                        h->dying = h->worker > 0;
+                }
+        }
+}
+
+static void describe_death(struct holder *h)
+{
+        const int status = h->wait_status;
+
+        if (WIFSIGNALED(status))
+                snprintf(h->record.last_death, sizeof h->record.last_death, "was killed by signal %d (%s)",
+                         WTERMSIG(status), sigabbrev_np(WTERMSIG(status)) ?: "?");
+        else if (WEXITSTATUS(status) == EXEC_FAILED)
+                snprintf(h->record.last_death, sizeof h->record.last_death, "could not be run");
+        else
+                snprintf(h->record.last_death, sizeof h->record.last_death, "exited with status %d",
+                         WEXITSTATUS(status));
+}
+
+static void bury(struct holder *h, int wait_status)
+{
+        h->worker = 0;
+        h->dying = false;
+        h->wait_status = wait_status;
+        read_link(h, true);
+        close_fd(&h->link_fd);
+        if ((h->state != HOLDER_STOPPING && h->state != HOLDER_LEAVING) ||
+            !WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != LINK_EXIT_STOPPED)
+                describe_death(h);
+        handle(h, EVENT_DIED);
+}
+
+/* The worker's full death: none of its threads runs any more, and all its descriptors are closed. */
+static void reap(struct holder *h)
+{
+        pid_t pid;
+        int status;
+
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+                if (pid == h->worker) /* else one that was buried before it was dead */
+                        bury(h, status);
+}
+
+/* The worker dies, but its teller waits in the kernel for what only the next worker can do (teller.h). */
+static void look_at_dying(struct holder *h)
+{
+        int status;
+
+        reap(h);
+        if (h->dying && h->worker > 0 && worker_is_as_good_as_dead(h->worker, &status))
+                bury(h, status);
+}
+
+static void read_signals(struct holder *h)
+{
+        struct signalfd_siginfo info;
+
+        while (read(h->signal_fd, &info, sizeof info) == sizeof info) {
+                if (info.ssi_signo == SIGCHLD)
+                        continue;
+                if (info.ssi_signo == SIGUSR2)
+                        want_upgrade(h, -1);
+                else
+                        asked(h, (int)info.ssi_signo);
+        }
+        reap(h);
+}
+
+static int time_left(const struct holder *h)
+{
+        int64_t left;
+
+        if (h->dying)
+                return LOOK_AGAIN_MS;
+        if (h->deadline < 0)
+                return -1;
+        left = h->deadline - now_ms();
+        return left < 0 ? 0 : (int)left;
+}
+
+void holder_machine(struct holder *h)
+{
+        h->state = start(h);
+        while (h->state != HOLDER_OVER) {
+                struct pollfd fds[] = {
+                        {.fd = h->signal_fd, .events = POLLIN},
+                        {.fd = h->link_fd, .events = POLLIN},
+                        {.fd = h->state == HOLDER_BACKING_OFF ? h->fuse_fd : -1}, /* errors only */
+                };
+
+                if (h->link_fd >= 0 && !h->start_sent)
+                        fds[1].events |= POLLOUT;
+                if (poll(fds, 3, time_left(h)) < 0)
+                        continue; /* a stop and continue, or no memory for a moment */
+                if (fds[1].revents & POLLOUT)
+                        tell_worker(h);
+                if (fds[1].revents & (POLLIN | POLLHUP | POLLERR))
+                        read_link(h, false);
+                if (fds[0].revents)
+                        read_signals(h);
+                if (h->dying)
+                        look_at_dying(h);
+                if (fds[2].revents)
+                        handle(h, EVENT_GONE);
+                if (h->deadline >= 0 && now_ms() >= h->deadline) {
+                        h->deadline = -1;
+                        handle(h, EVENT_TIMER);
+                }
+        }
+}

@@ -1,0 +1,157 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The daemon dies between any two steps, and every operation is made exactly once all the same.
+# tests/once/once.c makes the operations and compares; a failpoint that nothing died in is a failure.
+#
+# K42_SOAK: every operation with every failpoint that it passes, in all classes; and again while the next daemon
+# resumes.  Two hours and more.
+
+load lib
+
+setup() {
+    k42_skip_unless_fuse
+    k42_scratch
+    k42_expect_log 'the worker was killed by signal 9'
+    "$K42FS" --list-failpoints >"$S/points.all"
+    # what only happens without the right to open every file, see the test of an ordinary user
+    grep -v '^make-again$' "$S/points.all" >"$S/points"
+}
+teardown() { k42_cleanup; }
+
+once() { timeout "$([ -n "${K42_SOAK:-}" ] && echo 40000 || echo 540)" "$K42_BUILD/tests/once/once" "$S/mnt" "$S/src" "$S/state" "$@"; }
+
+# What there was before is all that there is afterwards: nodes whose count is in doubt go after a while.
+nothing_is_left() {
+    local i
+    k42_counts_zero || return 1
+    for ((i = 0; i < 60; i++)); do
+        [ "$(k42_stat objects)" = 1 ] && [ "$(k42_stat fds)" -le "$1" ] && return 0
+        ls "$S/mnt" >/dev/null
+        sleep 0.5
+    done
+    echo "$1 descriptors at the beginning; and now:"
+    "$K42CTL" stats "$S/mnt"
+    return 1
+}
+
+@test "each operation is made exactly once, wherever the daemon dies" {
+    k42_mount -o io=counted
+    local fds=$(($(k42_stat fds) + 4))
+    run -0 once "$S/points" "$([ -n "${K42_SOAK:-}" ] && echo all || echo fast)"
+    nothing_is_left $fds
+    k42_umount
+}
+
+@test "the same with the page cache, and with the kernel's own reads and writes" {
+    [ -n "${K42_SOAK:-}" ] || skip "only with K42_SOAK"
+    local class
+    for class in cached fast; do
+        k42_mount -o "io=$class"
+        local fds=$(($(k42_stat fds) + 4))
+        # no operation on data gets to the daemon in the class fast
+        grep -v -e '^write-' -e '^count' "$S/points" >"$S/points.$class"
+        run -0 once "$S/points.$class" all
+        nothing_is_left $fds
+        k42_umount
+    done
+}
+
+NOBODY=65534
+as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- "$@"; }
+
+# In a mount namespace of its own, with a /dev/fuse that an ordinary user may open.  Operations and where to die come
+# on stdin.
+once_as_nobody() {
+    local operation spec i
+    if ! as_nobody test -w /dev/fuse; then
+        mknod "$S/fuse" c 10 229
+        chmod 666 "$S/fuse"
+        mount --bind "$S/fuse" /dev/fuse
+    fi
+    as_nobody timeout 300 "$K42FS" -f -o "state=$S/run/state" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
+    for ((i = 0; i < 200; i++)); do
+        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 ls "$S/mnt" >/dev/null 2>&1 && break
+        sleep 0.05
+    done
+    while read -r operation spec; do
+        as_nobody timeout 60 "$K42_BUILD/tests/once/once" "$S/mnt" "$S/src" "$S/run/state" "$S/points.all" \
+            "$operation" "$spec" >"$S/out" || { cat "$S/out"; echo "FAILED: $operation $spec"; }
+        grep -qx died "$S/out" || echo "no death: $operation $spec"
+    done
+    as_nobody timeout 20 fusermount3 -u "$S/mnt"
+    wait
+}
+
+@test "an ordinary user's mount" {
+    [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null || skip "not root"
+    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
+    as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
+    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
+    mkdir "$S/run"
+    chown $NOBODY:$NOBODY "$S/src" "$S/mnt" "$S/run"
+    export NOBODY
+    export -f as_nobody once_as_nobody
+    run -0 timeout 300 unshare -m --propagation private bash -c once_as_nobody 3>&- <<EOF
+create-readonly create-done,open-made
+create-readonly create-called,make-again
+create-excl create-called
+unlink-open remove-called
+rename-over-open rename-called
+tmpfile link-called
+append-only write-called
+write reply
+EOF
+    echo "$output"
+    [ -z "$output" ]
+    [ ! -e "$S/run/state" ]
+    [ -z "$(ls -A "$S/src")" ]
+}
+
+@test "a kernel that cannot send requests again" {
+    export K42_WITHOUT_RESEND=1
+    k42_mount -o io=counted
+    [ "$("$K42CTL" status "$S/mnt" | sed -n 's/^ *resend: //p')" = no ]
+    local fds=$(($(k42_stat fds) + 4)) operation spec
+    if [ -n "${K42_SOAK:-}" ]; then
+        # what is only done with requests that are sent again, or not
+        grep -v -x -e serve-gone -e found-orphan -e doubted "$S/points" >"$S/points.without"
+        run -0 once "$S/points.without" all
+    fi
+    while read -r operation spec; do
+        run -0 once "$S/points" "$operation" "$spec"
+        [ "${lines[0]}" = died ]
+    done <<EOF
+create-excl create-called
+create-excl reply
+create replying
+mkdir mkdir-called,resend
+setxattr setxattr-called
+tmpfile serve
+append write-called
+rename-over-open rename-called
+readdir replied:3
+forget serve:3
+EOF
+    nothing_is_left $fds
+    k42_umount
+}
+
+@test "a request that kills three daemons is answered with EIO, and the mount goes on" {
+    k42_expect_log 'EIO'
+    k42_mount
+    "$K42_BUILD/tests/once/once" "$S/mnt" "$S/src" "$S/state" "$S/points" open reply
+    # twice it is begun again, and dies before the call
+    python3 - "$S/state/control" "mkdir-before,mkdir-before,mkdir-before" <<'EOP'
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(json.dumps({"verb": "failpoint", "args": {"points": sys.argv[2]}}).encode() + b"\n")
+assert json.loads(s.makefile().readline())["ok"]
+EOP
+    run -1 timeout 30 mkdir "$S/mnt/poison"
+    [[ $output == *"Input/output error"* ]]
+    [ ! -e "$S/src/poison" ]
+    timeout 10 mkdir "$S/mnt/other"
+    [ -d "$S/src/other" ]
+    k42_umount
+}

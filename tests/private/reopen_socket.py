@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""reopen_socket.py SOCKET OURS FOREIGN: what lazy/protocol.h says of REOPEN_BY_DAEMON."""
+import array
+import errno
+import fcntl
+import os
+import socket
+import struct
+import sys
+
+where, ours, foreign = sys.argv[1:]
+GOOD = struct.pack("=HHIii", 1, 16, 0, 0, 0)
+
+
+def ask(body, *fds, with_answer=True):
+    """The answer's error and descriptor; None if there is none."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mine.settimeout(20)
+    passed = list(fds) + ([theirs.fileno()] if with_answer else [])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(where)
+        s.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passed))] if passed else [])
+    theirs.close()
+    data, fds, _, _ = socket.recv_fds(mine, 64, 4)
+    mine.close()
+    if not data:
+        assert not fds
+        return None
+    version, length, flags, error, reserved = struct.unpack("=HHIii", data)
+    assert (version, length, flags, reserved) == (1, 16, 0, 0), data
+    assert len(fds) == (error == 0)
+    return error, fds[0] if fds else None
+
+
+fd = os.open(ours, os.O_RDONLY)
+os.read(fd, 2)
+error, new = ask(GOOD, fd)
+assert error == 0 and os.fstat(new).st_ino == os.fstat(fd).st_ino
+assert os.lseek(new, 0, 1) == 0 and os.lseek(fd, 0, 1) == 2, "its own description"
+assert fcntl.fcntl(new, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+os.close(new)
+
+writable = os.open(ours, os.O_WRONLY | os.O_TRUNC)
+os.write(writable, b"more")
+error, new = ask(GOOD, writable)
+assert error == 0 and fcntl.fcntl(new, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+assert os.fstat(new).st_size == 4, "O_TRUNC is not repeated"
+os.close(new)
+
+elsewhere = os.open(foreign, os.O_RDONLY)
+assert ask(GOOD, elsewhere)[0] == errno.EXDEV
+r, w = os.pipe()
+assert ask(GOOD, r)[0] == errno.EXDEV
+path_only = os.open(ours, os.O_PATH)
+assert ask(GOOD, path_only)[0] == errno.EBADF
+
+for bad in (b"", b"x", GOOD[:-1], GOOD + b"\0", struct.pack("=HHIii", 2, 16, 0, 0, 0),
+            struct.pack("=HHIii", 1, 15, 0, 0, 0), struct.pack("=HHIii", 1, 16, 1, 0, 0),
+            struct.pack("=HHIii", 1, 16, 0, 1, 0), struct.pack("=HHIii", 1, 16, 0, 0, 1)):
+    assert ask(bad, fd) is None, bad
+assert ask(GOOD, with_answer=False) is None
+assert ask(GOOD, fd, with_answer=False) is None
+assert ask(GOOD, fd, fd, fd) is None
+assert ask(GOOD) is None
+for _ in range(60):  # more than are served at a time
+    error, new = ask(GOOD, fd)
+    assert error == 0
+    os.close(new)
