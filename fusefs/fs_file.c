@@ -371,6 +371,12 @@ int fs_handle_open(int mount_fd, union fs_handle *handle)
         return CALL(open_by_handle_at, mount_fd, &handle->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
 
+int fs_handle_open_io(int mount_fd, union fs_handle *handle, int flags)
+{
+        return CALL(open_by_handle_at, mount_fd, &handle->handle,
+                    flags | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 bool fs_handle_equal(const union fs_handle *a, const union fs_handle *b)
 {
         return a->handle.handle_type == b->handle.handle_type &&
@@ -536,11 +542,27 @@ off_t fs_seek(int io_fd, off_t offset, int whence)
         return CALL(lseek, io_fd, offset, whence);
 }
 
-ssize_t fs_getdents(int io_fd, off_t offset, void *buf, size_t size)
+/* Behind the last of `size` bytes of entries. */
+static off_t offset_behind(const char *dents, ssize_t size)
 {
-        const off_t r = CALL(lseek, io_fd, offset, SEEK_SET);
+        off_t offset = -1;
 
-        return r < 0 ? (ssize_t)r : CALL(getdents64, io_fd, buf, size);
+        for (ssize_t i = 0; i < size;) {
+                const struct fs_dirent *d = (const struct fs_dirent *)(dents + i);
+
+                offset = d->off;
+                i += d->reclen;
+        }
+        return offset;
+}
+
+ssize_t fs_getdents(int io_fd, off_t *at, off_t offset, void *buf, size_t size)
+{
+        const off_t r = *at == offset ? offset : CALL(lseek, io_fd, offset, SEEK_SET);
+        const ssize_t n = r < 0 ? (ssize_t)r : CALL(getdents64, io_fd, buf, size);
+
+        *at = offset_behind(buf, n);
+        return n;
 }
 
 int fs_ioctl(int io_fd, unsigned long request, void *arg)

@@ -83,6 +83,8 @@ int fs_handle_get(int fd, union fs_handle *ret_handle, int *ret_mount_id);
 int fs_handle_get_name(int dirfd, const char *name, union fs_handle *ret_handle,
                        int *ret_mount_id);
 int fs_handle_open(int mount_fd, union fs_handle *handle);
+/* For I/O, see fs_open_flags().  Does not wait, whatever it is that the handle is of: O_NONBLOCK is added. */
+int fs_handle_open_io(int mount_fd, union fs_handle *handle, int flags);
 bool fs_handle_equal(const union fs_handle *a, const union fs_handle *b);
 
 /* Attributes.  fs_truncate() opens the file for the call. */
@@ -114,7 +116,9 @@ int fs_sync(int io_fd, bool data_only);
 int fs_fallocate(int io_fd, int mode, off_t offset, off_t length);
 ssize_t fs_copy_range(int in_fd, off_t in, int out_fd, off_t out, size_t size, unsigned flags);
 off_t fs_seek(int io_fd, off_t offset, int whence);
-ssize_t fs_getdents(int io_fd, off_t offset, void *buf, size_t size);
+/* From `offset` on.  `*at` is where the descriptor is, -1 if that is not known, and says where it is then:
+ * ext4 looks at a whole block of names anew after a seek, even to where it was. */
+ssize_t fs_getdents(int io_fd, off_t *at, off_t offset, void *buf, size_t size);
 int fs_ioctl(int io_fd, unsigned long request, void *arg);
 
 /* Extended attributes, of symbolic links themselves too. */

@@ -12,9 +12,12 @@
  */
 #include "fusefs/node_fd.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
+#include "fusefs/coherent_events.h"
 #include "fusefs/fs_file.h"
 #include "fusefs/node_table.h"
 
@@ -327,6 +330,43 @@ int node_fd_get(struct server_file *file)
         if (fd >= 0 && !pinned) {
                 ring_add(fds, file);
                 trim(fds);
+        }
+        return fd;
+}
+
+/* The handle, if what it opens has the node's inode number; false if there is none or it cannot be told.
+ * Then the worst that can be behind it is what was made with this number between the two calls of
+ * instantiate_by_handle(): a device cannot be, but by somebody who may use it anyway, and nothing else
+ * minds being opened for reading for a moment. */
+static bool handle_of_number(struct server_file *file, union fs_handle *ret_handle)
+{
+        ino_t ino;
+        bool has;
+
+        g_mutex_lock(&file->fd.lock);
+        has = kept_node_has_handle(file->kept);
+        if (has)
+                kept_node_get_handle(file->kept, ret_handle);
+        g_mutex_unlock(&file->fd.lock);
+        return has &&
+               coherent_handle_ino((unsigned)ret_handle->handle.handle_type,
+                                   ret_handle->handle.handle_bytes, ret_handle->handle.f_handle, &ino) &&
+               ino == file->kept->ino;
+}
+
+int node_fd_open_unopened(struct server_file *file, int flags)
+{
+        const int mount_fd = file->table->fds.mount_fd;
+        union fs_handle handle;
+        struct fs_stat st;
+        int fd;
+
+        if (atomic_load(&file->fd.uses) >= 0 || mount_fd < 0 || !handle_of_number(file, &handle))
+                return -EBADF;
+        fd = fs_handle_open_io(mount_fd, &handle, flags);
+        if (fd >= 0 && (fs_stat(fd, &st) < 0 || !server_file_is(file, &st))) {
+                fs_close(fd);
+                return -ESTALE;
         }
         return fd;
 }

@@ -3,9 +3,11 @@
  * Listing a directory.  The offsets are the backing file system's own cookies (d_off), so that
  * seekdir() and telldir() mean what they mean there and nothing is kept here between two requests.
  *
- * The two steps, lseek and getdents64, move the offset of the one backing descriptor, so they are
- * made under description.dir_lock; nothing else is.  Everything that getdents64 gives is used: its
- * buffer is chosen so small that it fits into the answer, whose entries are larger.
+ * The two steps, lseek (if it is not there already) and getdents64, move the offset of the one backing
+ * descriptor, so they are made under description.dir_lock; nothing else is.  Everything that getdents64
+ * gives is used: its buffer is chosen so small that it fits into the answer, whose entries are larger.
+ * How much larger depends on the names, so there is often room for more then, which is asked for in the
+ * same way.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +23,7 @@
 #define GROWTH_PERCENT      134
 #define GROWTH_PERCENT_PLUS 667
 #define DENTS_MIN           1100 /* one entry with the longest name that FUSE has */
+#define REFILL_MIN          2048 /* less is not worth another system call */
 
 /* An answer that is being made. */
 struct listing {
@@ -97,25 +100,41 @@ static ssize_t read_entries(struct listing *l, void *dents, size_t size)
         ssize_t n;
 
         g_mutex_lock(&l->description->dir_lock);
-        n = fs_getdents(l->dirfd, l->offset, dents, size);
+        n = fs_getdents(l->dirfd, &l->description->dir_at, l->offset, dents, size);
         g_mutex_unlock(&l->description->dir_lock);
         return n;
 }
 
-/* Fills the answer.  Nothing in it means the end, so it goes on until there is something. */
+/* So many bytes of entries fit into the rest of the answer whatever their names. */
+static size_t dents_that_fit(const struct listing *l)
+{
+        return (l->size - l->used) * 100 / (l->plus ? GROWTH_PERCENT_PLUS : GROWTH_PERCENT) &
+               ~(size_t)7;
+}
+
+/* Fills the answer, by the `size` bytes of `dents`.  Nothing in it means the end, so it goes on until
+ * there is something; and then as long as the backing directory seems to have more and there is room.
+ * What goes wrong then goes wrong in the next request once more. */
 static int fill(struct listing *l, char *dents, size_t size)
 {
-        while (l->used == 0) {
+        bool more = true;
+
+        while (more) {
                 const ssize_t n = read_entries(l, dents, size);
 
                 if (n <= 0)
-                        return (int)n;
+                        return l->used > 0 ? 0 : (int)n;
                 for (ssize_t at = 0; at < n;) {
                         const struct fs_dirent *d = (const struct fs_dirent *)(dents + at);
 
                         if (!add(l, d))
                                 return l->used > 0 ? 0 : -EINVAL;
                         at += d->reclen;
+                }
+                more = l->used == 0 || (size_t)n + DENTS_MIN > size;
+                if (l->used > 0) {
+                        size = dents_that_fit(l);
+                        more = more && size >= REFILL_MIN;
                 }
         }
         return 0;
@@ -137,19 +156,18 @@ static void undo(struct listing *l)
 /* `l` has everything but the buffers and offsets. */
 static void list(struct listing *l, size_t size, off_t offset)
 {
-        size_t dents_size = size * 100 / (l->plus ? GROWTH_PERCENT_PLUS : GROWTH_PERCENT);
+        size_t dents_size;
         char *buffer;
         int r;
 
-        dents_size = MAX(dents_size, DENTS_MIN) & ~(size_t)7;
-        size &= ~(size_t)7;
-        buffer = ops_buffer(dents_size + size);
+        l->size = size & ~(size_t)7;
+        dents_size = MAX(dents_that_fit(l), DENTS_MIN);
+        buffer = ops_buffer(dents_size + l->size);
         if (!buffer) {
                 ops_reply(l->req, -ENOMEM);
                 return;
         }
         l->out = buffer + dents_size;
-        l->size = size;
         l->offset = offset;
         r = fill(l, buffer, dents_size);
         if (r < 0) {

@@ -246,15 +246,13 @@ static int describe_created(fuse_req_t req, struct server_file *file, int io_fd,
 {
         const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY && !channel_request()->tmpfile;
         const bool fast = k42_mount_of(req)->io_class == IO_CLASS_FAST;
+        const int path_fd = fast && writes ? node_fd_get(file) : -1; /* failed: goes without */
         const struct file_open open = {
-                .fd = io_fd,
-                .path_fd = fast && writes ? fs_reopen_path(io_fd) : -1, /* failed: goes without */
-                .flags = fi->flags,
-                .mode = mode,
-        };
+                .fd = io_fd, .path_fd = path_fd, .flags = fi->flags, .mode = mode};
         int r = ops_describe(req, file, &open, fi, ret_description);
 
-        fs_close(open.path_fd);
+        if (path_fd >= 0)
+                node_fd_put(file);
         return r;
 }
 

@@ -156,34 +156,60 @@ static int open_file(fuse_req_t req, struct server_file *file, int fd, int flags
         return io_fd;
 }
 
+/* Takes open->fd, which may be -errno. */
+static void reply_open(fuse_req_t req, struct server_file *file, const struct file_open *open,
+                       struct fuse_file_info *fi)
+{
+        struct description *description;
+        int r = open->fd < 0 ? open->fd : ops_describe(req, file, open, fi, &description);
+
+        if (r < 0)
+                ops_reply(req, r);
+        else if (fuse_reply_open(req, fi) < 0)
+                ops_not_taken(file, description);
+}
+
+static void open_by_node(fuse_req_t req, struct server_file *file, struct fuse_file_info *fi,
+                         enum xobj_type type)
+{
+        NODE_FD(node, file);
+        struct file_open open = {.path_fd = node.fd, .flags = fi->flags};
+
+        open.fd = node.fd < 0 ? node.fd : ops_may_open(req);
+        if (open.fd >= 0 && type == XOBJ_DIR)
+                open.fd = ops_reopen(file->table, node.fd, fs_open_flags(fi->flags) | O_DIRECTORY);
+        else if (open.fd >= 0)
+                open.fd = open_file(req, file, node.fd, fi->flags);
+        reply_open(req, file, &open, fi);
+}
+
+/* A file that is only read needs no descriptor of its node.  One that is open for reading keeps nobody
+ * from anything but from a write lease, as the backing file for the kernel as well. */
+static int open_unopened(fuse_req_t req, struct server_file *file, int flags)
+{
+        if (!S_ISREG(file->type) || (flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY ||
+            ops_may_open(req) < 0)
+                return -EBADF;
+        return node_fd_open_unopened(file, fs_open_flags(flags));
+}
+
 static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                       enum xobj_type type)
 {
         struct server_file *file = ops_file(req, ino);
 
         if (file) {
-                struct description *description;
                 OPS_GUARD(guard);
-                NODE_FD(node, file);
-                int r = node.fd < 0 ? node.fd : ops_may_open(req);
+                const int r = ops_guard_enter_open(&guard, req, file);
+                const int fd = r < 0 ? -EBADF : open_unopened(req, file, fi->flags);
+                const struct file_open open = {.fd = fd, .path_fd = fd, .flags = fi->flags};
 
-                if (r >= 0)
-                        r = ops_guard_enter_open(&guard, req, file);
-                if (r >= 0 && type == XOBJ_DIR)
-                        r = ops_reopen(file->table, node.fd,
-                                       fs_open_flags(fi->flags) | O_DIRECTORY);
-                else if (r >= 0)
-                        r = open_file(req, file, node.fd, fi->flags);
-                if (r >= 0) {
-                        const struct file_open open = {
-                                .fd = r, .path_fd = node.fd, .flags = fi->flags};
-
-                        r = ops_describe(req, file, &open, fi, &description);
-                }
                 if (r < 0)
                         ops_reply(req, r);
-                else if (fuse_reply_open(req, fi) < 0)
-                        ops_not_taken(file, description);
+                else if (fd >= 0)
+                        reply_open(req, file, &open, fi);
+                else
+                        open_by_node(req, file, fi, type);
         }
 }
 

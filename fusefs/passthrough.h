@@ -48,7 +48,7 @@ void passthrough_probe(struct k42_mount *mount);
 /* An open of `file` begins. */
 struct file_open {
         int fd;      /* open for I/O */
-        int path_fd; /* O_PATH, or -1 */
+        int path_fd; /* O_PATH, or open for reading and nothing else; or -1 */
         int flags;   /* as asked for */
         mode_t mode; /* the file's, if the caller knows it; else 0 */
 };

@@ -62,10 +62,11 @@ static gboolean quit_idle(gpointer data)
         return G_SOURCE_REMOVE;
 }
 
-/* The mount has ended.  From any thread. */
+/* The mount has ended.  From any thread, and perhaps before the main loop runs: so it has to be a source of
+ * it, and not called at once. */
 static void on_mount_ended(void *data)
 {
-        g_main_context_invoke(NULL, quit_idle, data);
+        g_idle_add_full(G_PRIORITY_DEFAULT, quit_idle, data, NULL);
 }
 
 /* k42ctl wants the mount to end: the holder decides. */

@@ -72,6 +72,7 @@ struct description {
         _Atomic pid_t opener_pid;     /* process id */
 
         GMutex dir_lock;    /* directories: serialises lseek + getdents64 on fd; taken by readdir only */
+        off_t dir_at;       /* where that left fd; -1: not known; under dir_lock */
         GMutex reopen_lock; /* one lazy_reopen() at a time: a process gets one handle, not two */
 
         atomic_bool guarded;         /* rights have to be looked at, see rights.h; never false again */

@@ -95,6 +95,7 @@ static int resume_description(struct resume *resume, struct kept_description *ke
                 object->ops->unref(object);
                 return -ENOMEM;
         }
+        d->dir_at = -1; /* a descriptor that was parked is where the dead daemon left it */
         d->was_doubtful = atomic_load(&d->state) & DESCRIPTION_DOUBTFUL;
         r = list_add(&resume->descriptions, d);
         /* The id of one whose RELEASE had begun may be another's already. */

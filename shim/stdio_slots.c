@@ -12,6 +12,7 @@
 
 /* A table in glibc 2.34 to 2.41: two words that are not functions, then 19 functions. */
 #define TABLE_WORDS 21
+#define TABLES_MAX  65536 /* bytes that all tables and two pages have certainly room in */
 
 enum { SLOT_READ, SLOT_WRITE, SLOT_SEEK, SLOT_CLOSE, SLOTS };
 
@@ -70,11 +71,16 @@ static void **find_slot(void **table, const void *function)
         return found;
 }
 
-static bool make_writable(void **table, bool writable)
+/* Both tables and what is between them, in one call: glibc has all its tables in one place. */
+static bool make_writable(void **const tables[2], bool writable)
 {
+        const bool in_order = (uintptr_t)tables[0] < (uintptr_t)tables[1];
         const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-        const uintptr_t first = (uintptr_t)table & ~(page - 1);
-        const uintptr_t last = (uintptr_t)(table + TABLE_WORDS) + page - 1;
+        const uintptr_t first = (uintptr_t)tables[in_order ? 0 : 1] & ~(page - 1);
+        const uintptr_t last = (uintptr_t)(tables[in_order ? 1 : 0] + TABLE_WORDS) + page - 1;
+
+        if (last - first > TABLES_MAX)
+                return false;
 
         return mprotect((void *)first, (last & ~(page - 1)) - first,
                         PROT_READ | (writable ? PROT_WRITE : 0)) == 0;
@@ -106,13 +112,12 @@ int stdio_slots_redirect(void)
         memcpy(&original_write, &originals[SLOT_WRITE], sizeof original_write);
         memcpy(&original_seek, &originals[SLOT_SEEK], sizeof original_seek);
         memcpy(&original_close, &originals[SLOT_CLOSE], sizeof original_close);
-        if (!make_writable(tables[0], true) || !make_writable(tables[1], true))
+        if (!make_writable(tables, true))
                 goto out;
         for (unsigned t = 0; t < 2; t++)
                 for (unsigned s = 0; s < SLOTS; s++)
                         memcpy(slots[t][s], ours[s], sizeof(void *));
-        make_writable(tables[0], false);
-        make_writable(tables[1], false);
+        make_writable(tables, false);
         redirected = 2 * SLOTS;
 out:
         errno = saved;

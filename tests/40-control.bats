@@ -107,7 +107,7 @@ PY
     k42_mount
     ls -R "$S/mnt"
     ctl stats --json "$S/mnt" | json '
-want = "requests lazy_reopens lazy_gives objects handles descriptions clients fds node_fds foreign_events invalidations invalidated_all journal_pending store_rows uptime"
+want = "requests lazy_reopens lazy_gives objects handles descriptions clients fds node_fds parked foreign_events invalidations invalidated_all journal_pending store_rows uptime"
 assert list(v) == want.split(), list(v)
 assert v["requests"]["opendir"] >= 1 and v["requests"]["other"] >= 0
 assert all(n > 0 for k, n in v["requests"].items() if k != "other")
@@ -257,7 +257,7 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
     run -0 ctl --version
     [[ $output == "k42ctl "* ]]
     run -0 ctl help
-    for v in list tree top history graph show stats status check umount; do
+    for v in list tree top history graph show stats status check umount upgrade; do
         [[ $output == *"$v"* ]]
         ctl help "$v" | grep -q "^Usage: k42ctl $v"
         ctl "$v" --help | grep -q "^Usage: k42ctl $v"

@@ -339,6 +339,61 @@ static void test_reused_by_create(struct fixture *f, gconstpointer data)
         fs_file_syscall_override("statx", NULL);
 }
 
+/* What is only read is opened by its handle alone; and not once the file is gone. */
+static void test_unopened(struct fixture *f, gconstpointer data)
+{
+        struct server_file *file;
+        char text[2] = "";
+        int fd;
+
+        make_file(f, "a");
+        file = look(f, "a");
+        node_fds_shrink(&f->table->fds);
+        fd = node_fd_open_unopened(file, O_RDONLY);
+        if (fd < 0) {
+                g_test_skip("no handles, or not of a kind whose inode number is known");
+                return;
+        }
+        g_assert_cmpint(node_fd_get_open(file), ==, -EBADF);
+        g_assert_cmpint(fs_pread(fd, text, 1, 0), ==, 1);
+        g_assert_cmpstr(text, ==, "a");
+        fs_close(fd);
+        remove_file(f, "a");
+        make_file(f, "a");
+        g_assert_cmpint(node_fd_open_unopened(file, O_RDONLY), ==, -ESTALE);
+}
+
+static char *fifo_path;
+
+/* Between statx and the handle the name becomes a FIFO's, with the file's number if it can be had. */
+static int handle_of_fifo(int dirfd, const char *name, struct file_handle *handle, int *mount_id,
+                          int flags)
+{
+        if (unlink(fifo_path) == 0)
+                g_assert_cmpint(mkfifo(fifo_path, 0600), ==, 0);
+        return name_to_handle_at(dirfd, name, handle, mount_id, flags);
+}
+
+/* A FIFO must not keep a thread waiting for a writer, and is not the file. */
+static void test_unopened_fifo(struct fixture *f, gconstpointer data)
+{
+        struct server_file *file;
+
+        if (f->table->fds.mount_fd < 0) {
+                g_test_skip("no handles");
+                return;
+        }
+        fifo_path = at(f, "a");
+        make_file(f, "a");
+        g_assert_true(fs_file_syscall_override("name_to_handle_at", (void (*)(void))handle_of_fifo));
+        file = look(f, "a");
+        fs_file_syscall_override("name_to_handle_at", NULL);
+        node_fds_shrink(&f->table->fds);
+        g_assert_cmpint(node_fd_open_unopened(file, O_RDONLY), <, 0);
+        g_assert_cmpint(node_fd_get(file), ==, -ESTALE);
+        g_free(fifo_path);
+}
+
 /* As on overlayfs: a new birth time, but the open descriptor proves that it is the same file. */
 static void test_birth_time_changes(struct fixture *f, gconstpointer data)
 {
@@ -835,6 +890,8 @@ int main(int argc, char **argv)
         ADD("inode-reused", test_inode_reused);
         ADD("exchanged", test_exchanged);
         ADD("reused-at-once", test_reused_at_once);
+        ADD("unopened", test_unopened);
+        ADD("unopened-fifo", test_unopened_fifo);
         ADD("reused-by-create", test_reused_by_create);
         ADD("birth-time-changes", test_birth_time_changes);
         ADD("replaced", test_replaced);
