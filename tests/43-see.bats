@@ -69,7 +69,7 @@ forget_links() {
     k42_mount
     k42_mount "$S/src2" "$S/mnt2" "$S/state2"
     hold "$S/mnt/a"
-    make_dead "$S/mnt2" "$K42_PID"
+    make_dead "$S/mnt2" "$K42_HOLDER"
     for format in --json --jsonl --raw --no-headings; do
         run -1 --separate-stderr ctl list "$format"
         [[ $output == *"$S/mnt"*/a* || $output == *"/a"*"$S/mnt"* ]] || { echo "$format: $output"; false; }
@@ -289,7 +289,7 @@ while True:
     run -2 ctl top --sort nonsense "$S/mnt"
     # a daemon that is gone: said to, and it goes on
     K42_STATE_STAYS=1
-    make_dead "$S/mnt" "$K42_PID"
+    make_dead "$S/mnt" "$K42_HOLDER"
     run -1 --separate-stderr ctl top --batch -n 2 -d 0.1 "$S/mnt"
     [ "$(grep -c dead <<<"$stderr")" = 2 ]
     [ "$(grep -c '^k42ctl top .* handles 0' <<<"$output")" = 2 ]
@@ -302,7 +302,7 @@ while True:
     head -c 100000 /dev/zero >"$S/src/busy"
     k42_mount -o io=counted
     hold "$S/mnt/busy"
-    timeout 60 python3 "$K42_TESTS/control/top_on_pty.py" "$K42CTL" "$S/mnt" "$K42_PID"
+    timeout 60 python3 "$K42_TESTS/control/top_on_pty.py" "$K42CTL" "$S/mnt" "$K42_HOLDER"
     run -1 env TERM=nonsense script -qec "$K42CTL top $S/mnt" /dev/null
     [[ $output == *"this terminal is not known"* ]]
     timeout 10 umount -l "$S/mnt"
