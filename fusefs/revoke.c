@@ -126,15 +126,35 @@ static void take_from(struct work *work, struct xobj *xobj)
         }
 }
 
-/* What `token` was derived from: as its handle says, or what is left of it. */
-static xhandle parent_of(struct cobj *cobj, struct description *d, xhandle token)
+/* What has been left of handle `token` on any description of the object: a handle of private mode derives
+ * from one on another description. */
+static xhandle parent_of_holder(struct lazy *lazy, const struct server_object *object,
+                                xhandle token)
 {
-        g_autoptr(K42Xobj) xobj = cobj_get_xobj(cobj, token);
+        xhandle parent = XHANDLE_NONE;
+        struct lazy_holder holder;
+        struct description *d;
+        uint32_t cursor = 0;
+
+        while ((d = lazy_next_description(lazy, &cursor))) {
+                if (d->object == object && lazy_state_find_token(d->left, token, &holder))
+                        parent = holder.parent;
+                description_unref(d);
+        }
+        return parent;
+}
+
+/* What `token` was derived from: as its handle says, or what is left of it. */
+static xhandle parent_of(struct k42_mount *mount, struct description *d, xhandle token)
+{
+        g_autoptr(K42Xobj) xobj = cobj_get_xobj(mount->cobj, token);
         struct lazy_holder holder;
 
         if (xobj)
                 return xobj_client_data(xobj)->kept->parent;
-        return lazy_state_find_token(d->left, token, &holder) ? holder.parent : XHANDLE_NONE;
+        return lazy_state_find_token(d->left, token, &holder)
+                       ? holder.parent
+                       : parent_of_holder(mount->lazy, d->object, token);
 }
 
 static void take_if_derived(struct xobj *xobj, void *data)
@@ -144,7 +164,7 @@ static void take_if_derived(struct xobj *xobj, void *data)
         xhandle at = xobj_client_data(xobj)->kept->parent;
 
         for (int i = 0; at != XHANDLE_NONE && at != work->root && i < LINEAGE_MAX; i++)
-                at = parent_of(work->mount->cobj, d, at);
+                at = parent_of(work->mount, d, at);
         if (at == work->root)
                 take_from(work, xobj);
 }

@@ -14,6 +14,7 @@
 #include "lazy/fence.h"
 #include "lazy/lazy_reopen.h"
 #include "lazy/lazy_state.h"
+#include "lazy/private_reopen.h"
 #include "lazy/process_limits.h"
 #include "lazy/rights.h"
 
@@ -102,37 +103,42 @@ static void test_fence_race(void)
 
 /* ---- processes ---- */
 
-static void sleep_for_ever(void)
+/* Until it is killed, or `parent` ends, which may have been before we asked to be told of it. */
+static void sleep_below(pid_t parent)
 {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (;;)
+        while (parent == 0 || getppid() == parent)
                 pause();
+        _exit(0);
 }
 
 static pid_t start_child(void)
 {
+        const pid_t me = getpid();
         pid_t pid = fork();
 
         g_assert_cmpint(pid, >=, 0);
         if (pid == 0)
-                sleep_for_ever();
+                sleep_below(me);
         return pid;
 }
 
 /* A child, and a child of that. */
 static pid_t start_two(pid_t *ret_grandchild)
 {
+        const pid_t me = getpid();
         int pipe_fds[2];
         pid_t pid;
 
         g_assert_cmpint(pipe(pipe_fds), ==, 0);
         pid = fork();
         if (pid == 0) {
+                const pid_t middle = getpid();
                 pid_t below = fork();
 
                 if (below > 0 && write(pipe_fds[1], &below, sizeof below) < 0)
                         _exit(1);
-                sleep_for_ever();
+                sleep_below(below == 0 ? middle : me);
         }
         g_assert_cmpint(read(pipe_fds[0], ret_grandchild, sizeof(pid_t)), ==, sizeof(pid_t));
         close(pipe_fds[0]);
@@ -317,7 +323,7 @@ static void test_no_choice(struct fixture *f, gconstpointer data)
                 pid_t pid = fork();
 
                 if (pid == 0)
-                        sleep_for_ever();
+                        sleep_below(0);
                 _exit(write(pipe_fds[1], &pid, sizeof pid) < 0);
         }
         wait(NULL); /* its parent is gone before anybody saw it */
@@ -420,6 +426,106 @@ static void test_resumed(struct fixture *f, gconstpointer data)
         end_child(child);
 }
 
+/* ---- private mode ---- */
+
+/* `child` opens the file itself, and takes that for what it inherited. */
+static int reopen_privately(struct fixture *f, pid_t child, struct description **ret_own,
+                            access_rights *ret_rights)
+{
+        g_autoptr(K42Xobj) inherited = handle_of(f, child);
+        struct k42_private_reopen message = {
+                .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
+                .from = xobj_token(inherited),
+        };
+        const struct description_how how = {
+                .fd = open("/dev/null", O_RDWR | O_CLOEXEC),
+                .flags = O_RDWR,
+                .type = XOBJ_FILE,
+                .io_class = IO_CLASS_COUNTED,
+                .tid = child,
+        };
+        int r;
+
+        g_assert_cmpint(description_open(f->lazy, &f->thing.object, &how, ret_own), ==, 0);
+        r = private_reopen(*ret_own, child, &message);
+        *ret_rights = message.rights;
+        return r;
+}
+
+static void test_private_is_held(struct fixture *f, gconstpointer data)
+{
+        const access_rights less = RIGHT_READ | RIGHT_DUPLICATE;
+        pid_t below, child = start_two(&below), other = start_child();
+        struct description *own, *free;
+        access_rights rights;
+
+        g_assert_cmpint(reopen_privately(f, other, &free, &rights), ==, 0);
+        g_assert_cmpuint(rights, ==, RIGHTS_ALL);
+        g_assert_false(atomic_load(&free->guarded));
+
+        restrict_to(f, child, less, 0);
+        g_assert_cmpint(reopen_privately(f, child, &own, &rights), ==, 0);
+        g_assert_cmpuint(rights, ==, less);
+        g_assert_true(atomic_load(&own->guarded));
+        g_assert_cmpuint(lazy_state_bound(own->left), ==, less);
+        g_assert_cmpint(description_may(own, child, RIGHT_READ), ==, 0);
+        g_assert_cmpint(description_may(own, child, RIGHT_WRITE), ==, -EBADF);
+        g_assert_cmpint(description_may(own, below, RIGHT_WRITE), ==, -EBADF);
+        g_assert_cmpint(description_may(own, other, RIGHT_WRITE), ==, -EBADF);
+        g_assert_cmpint(description_may(free, other, RIGHT_WRITE), ==, 0);
+        description_release(own);
+        description_release(free);
+        end_child(child);
+        end_child(other);
+}
+
+/* The child may write, and what inherits from it may not. */
+static void test_private_withholds(struct fixture *f, gconstpointer data)
+{
+        pid_t below, child = start_two(&below);
+        struct k42_withhold message = {
+                .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
+                .rights = RIGHT_READ | RIGHT_DUPLICATE,
+        };
+        struct description *own;
+        access_rights rights;
+
+        g_assert_cmpint(lazy_withhold(f->lazy, child, &message), ==, 0);
+        g_assert_cmpint(reopen_privately(f, child, &own, &rights), ==, 0);
+        g_assert_cmpuint(rights, ==, RIGHTS_ALL);
+        g_assert_cmpint(description_may(own, child, RIGHT_WRITE), ==, 0);
+        g_assert_cmpint(description_may(own, below, RIGHT_READ), ==, 0);
+        g_assert_cmpint(description_may(own, below, RIGHT_WRITE), ==, -EBADF);
+        description_release(own);
+        end_child(child);
+}
+
+static void test_private_revoked(struct fixture *f, gconstpointer data)
+{
+        pid_t child = start_child();
+        g_autoptr(K42Xobj) inherited = handle_of(f, child);
+        struct k42_private_reopen message = {
+                .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
+                .from = xobj_token(inherited),
+        };
+        const struct description_how how = {
+                .fd = open("/dev/null", O_RDWR | O_CLOEXEC),
+                .flags = O_RDWR,
+                .type = XOBJ_FILE,
+                .io_class = IO_CLASS_COUNTED,
+                .tid = child,
+        };
+        struct description *own;
+
+        g_assert_cmpint(description_open(f->lazy, &f->thing.object, &how, &own), ==, 0);
+        description_revoke(f->d);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, -EACCES);
+        description_revoke(own);
+        g_assert_cmpint(private_reopen(own, child, &message), ==, -EACCES);
+        description_release(own);
+        end_child(child);
+}
+
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
@@ -434,5 +540,8 @@ int main(int argc, char **argv)
         ADD("revoked", test_revoked);
         ADD("untouched", test_untouched);
         ADD("resumed", test_resumed);
+        ADD("private-is-held", test_private_is_held);
+        ADD("private-withholds", test_private_withholds);
+        ADD("private-revoked", test_private_revoked);
         return g_test_run();
 }
