@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "life.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static void thing_ref(struct server_object *object)
@@ -166,21 +162,12 @@ void set_up(struct fixture *f, gconstpointer data)
         f->dir = g_dir_make_tmp("k42-resume-XXXXXX", NULL);
         g_assert_nonnull(f->dir);
         f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        f->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
-}
-
-void end_child(pid_t pid)
-{
-        kill(pid, SIGKILL);
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-                ;
+        f->children = children_new();
 }
 
 void tear_down(struct fixture *f, gconstpointer data)
 {
-        for (guint i = 0; i < f->children->len; i++)
-                end_child(g_array_index(f->children, pid_t, i));
-        g_array_free(f->children, TRUE);
+        children_end(f->children);
         for (unsigned i = 0; i < f->lives; i++) {
                 g_autofree char *name = g_strdup_printf("keep-%u", i);
 
@@ -189,20 +176,6 @@ void tear_down(struct fixture *f, gconstpointer data)
         close(f->dirfd);
         g_assert_cmpint(g_rmdir(f->dir), ==, 0);
         g_free(f->dir);
-}
-
-pid_t start_child(struct fixture *f)
-{
-        pid_t pid = fork();
-
-        g_assert_cmpint(pid, >=, 0);
-        if (pid == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                for (;;)
-                        pause();
-        }
-        g_array_append_val(f->children, pid);
-        return pid;
 }
 
 struct description *open_as(struct life *life, unsigned thing, pid_t tid, int flags)

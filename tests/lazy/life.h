@@ -10,6 +10,7 @@
 #include <glib.h>
 #include <stdatomic.h>
 
+#include "children.h"
 #include "lazy/lazy_reopen.h"
 #include "lazy/lazy_resume.h"
 #include "lazy/lazy_state.h"
@@ -38,7 +39,7 @@ struct fixture {
         char *dir;
         int dirfd;
         unsigned lives;
-        GArray *children; /* of pid_t */
+        GArray *children; /* for child_start(); ended with the test */
 };
 
 void set_up(struct fixture *f, gconstpointer data);
@@ -59,10 +60,6 @@ void life_end(struct life *life);
 
 /* For lazy_resume(): the thing with this id, with a reference.  `data` is the life. */
 struct server_object *object_of(uint64_t id, void *data);
-
-/* A child that does nothing until it is killed: by end_child(), or at the end of the test. */
-pid_t start_child(struct fixture *f);
-void end_child(pid_t pid);
 
 /* Process `tid` opens a thing (an index, from 0); the description is the life's. */
 struct description *open_as(struct life *life, unsigned thing, pid_t tid, int flags);

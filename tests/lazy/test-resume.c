@@ -17,7 +17,7 @@
 static void test_comes_back(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f), *two;
-        const pid_t child = start_child(f);
+        const pid_t child = child_start(f->children);
         struct description *d = open_as(one, 2, getpid(), O_RDWR), *again;
         struct k42_lazy_reopen of_child = reopen_as(d, child, d->opener);
         const uint64_t fh = d->id, opener = d->opener;
@@ -80,7 +80,7 @@ static void test_comes_back(struct fixture *f, gconstpointer data)
         g_clear_pointer(&client, client_unref);
         g_assert_cmpint(two->given, ==, 0);
         g_assert_cmpint(two->appeared, ==, 0);
-        end_child(child);
+        child_end(child);
         wait_until_stale(two, of_child.token);
         for (int i = 0; i < 1000 && two->exited == 0; i++)
                 g_usleep(5000);
@@ -93,14 +93,14 @@ static void test_comes_back(struct fixture *f, gconstpointer data)
 static void test_ended_meanwhile(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f), *two;
-        const pid_t opener = start_child(f), child = start_child(f);
+        const pid_t opener = child_start(f->children), child = child_start(f->children);
         struct description *d = open_as(one, 0, opener, O_RDONLY);
         struct k42_lazy_reopen of_child = reopen_as(d, child, d->opener), late;
         const uint64_t fh = d->id, first = d->opener;
 
         two = next_life_unsettled(f);
-        end_child(opener);
-        end_child(child);
+        child_end(opener);
+        child_end(child);
         g_assert_nonnull(record_of(two, first)); /* for its handles to be given back */
         client_table_settle(cobj_clients(two->cobj));
         wait_until_stale(two, first);
@@ -166,7 +166,7 @@ static void test_holders(struct fixture *f, gconstpointer data)
                 struct life *next;
 
                 for (unsigned i = 0; i < 3; i++) {
-                        const pid_t child = start_child(f);
+                        const pid_t child = child_start(f->children);
                         const xhandle token = reopen_as(d, child, 0).token;
 
                         g_assert_true(g_hash_table_add(tokens, g_memdup2(&token, sizeof token)));
@@ -176,7 +176,7 @@ static void test_holders(struct fixture *f, gconstpointer data)
                                 restricted = token;
                                 xobj_restrict(xobj, RIGHT_READ, RIGHTS_NONE);
                         }
-                        end_child(child);
+                        child_end(child);
                         wait_until_stale(life, token);
                         /* It is left by the last act, a little later. */
                         for (int n = 0; n < 1000; n++) {
@@ -230,7 +230,7 @@ static void test_half_done(struct fixture *f, gconstpointer data)
         uint32_t damaged;
 
         for (unsigned i = 0; i < 4; i++) {
-                d[i] = open_as(one, i, i == 3 ? start_child(f) : getpid(), O_RDONLY);
+                d[i] = open_as(one, i, i == 3 ? child_start(f->children) : getpid(), O_RDONLY);
                 fh[i] = d[i]->id;
                 tokens[i] = d[i]->opener;
         }
@@ -549,7 +549,7 @@ static int64_t processor_time(void)
 static void test_many(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f), *two;
-        const pid_t child = start_child(f);
+        const pid_t child = child_start(f->children);
         struct keep *keep;
         uint32_t damaged;
         int64_t from, to;
@@ -587,7 +587,7 @@ static void quiet(const char *domain, GLogLevelFlags level, const char *message,
 static void test_damage(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f);
-        const pid_t child = start_child(f);
+        const pid_t child = child_start(f->children);
 
         for (unsigned i = 0; i < 60; i++) {
                 struct description *d = open_as(one, i % THINGS, i % 3 ? getpid() : child, O_RDWR);
