@@ -15,8 +15,6 @@ teardown() {
     k42_cleanup
 }
 
-need_root() { [ "$(id -u)" = 0 ] || skip "needs root: $1"; }
-
 # The kernel forgets what it has cached; then only the root is left at the daemon.
 objects_are_one() {
     local i

@@ -54,7 +54,7 @@ teardown() {
 }
 
 @test "files that were made without a name hold no descriptor once they have one" {
-    (ulimit -n 256; k42_mount; printf '%s\n' "${K42_DAEMONS[@]}" >"$S/daemons"; echo "$K42_PID" >"$S/pid")
+    (ulimit -n 256; k42_mount; printf '%s\n' "${K42_DAEMONS[@]}" >"$S/daemons")
     mapfile -t K42_DAEMONS <"$S/daemons"
     chmod 777 "$S/src"
     timeout 60 setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3 - "$S/mnt" <<'EOP'
@@ -80,7 +80,7 @@ EOP
 }
 
 @test "a user's open files leave descriptors for root" {
-    (ulimit -n 256; k42_mount; printf '%s\n' "${K42_DAEMONS[@]}" >"$S/daemons"; echo "$K42_PID" >"$S/pid")
+    (ulimit -n 256; k42_mount; printf '%s\n' "${K42_DAEMONS[@]}" >"$S/daemons")
     mapfile -t K42_DAEMONS <"$S/daemons"
     chmod 777 "$S/src"
     mkdir -p "$S/src/d" && echo text >"$S/src/d/f"

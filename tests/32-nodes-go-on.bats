@@ -5,8 +5,6 @@
 
 load lib
 
-NOBODY=65534
-
 setup() {
     k42_skip_unless_fuse
     k42_scratch
@@ -16,8 +14,6 @@ teardown() {
     [ -z "${S:-}" ] || umount -l "$S/src" 2>/dev/null || true # where a test has put a file system
     k42_cleanup
 }
-
-need_root() { [ "$(id -u)" = 0 ] || skip "needs root: $1"; }
 
 # [IO] as in -o io=: everything that can be open goes on.
 goes_on() {
@@ -32,41 +28,19 @@ goes_on() {
 @test "the same, through the page cache" { goes_on cached 5; }
 @test "the same, counted" { goes_on counted 5; }
 
-as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups "$@"; }
-
 # There are no file handles for an ordinary user: every open file's descriptor is parked, 13 more.
 in_namespace() {
-    local i keeper
-    if ! as_nobody test -w /dev/fuse; then
-        mknod "$S/fuse" c 10 229
-        chmod 666 "$S/fuse"
-        mount --bind "$S/fuse" /dev/fuse
-    fi
-    as_nobody timeout -k 5 100 "$K42FS" -f -o "state=$S/run/state" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
-    keeper=$!
-    for ((i = 0; i < 200; i++)); do
-        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 "$K42CTL" status "$S/mnt" >/dev/null 2>&1 && break
-        kill -0 "$keeper" 2>/dev/null || break
-        sleep 0.05
-    done
+    k42_nobody_mount
     as_nobody timeout 60 /usr/bin/python3 "$K42_TESTS/fusefs/goes_on.py" "$S/mnt" "$K42CTL" 18
     echo $? >"$S/status"
     as_nobody fusermount3 -u "$S/mnt"
-    wait "$keeper"
+    wait "$K42_KEEPER"
 }
 
 @test "the same for an ordinary user, who has no file handles" {
-    need_root "to become nobody"
-    command -v setpriv >/dev/null || skip "no setpriv"
-    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
     [ -x /usr/bin/python3 ] || skip "no python3 for an ordinary user"
-    as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
-    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
-    mkdir "$S/run"
-    chown $NOBODY:$NOBODY "$S/src" "$S/mnt" "$S/run"
-    export NOBODY
-    export -f as_nobody in_namespace
-    timeout -k 5 120 unshare -m --propagation private bash -c in_namespace 3>&-
+    k42_skip_unless_nobody_mounts
+    k42_in_namespace 120 in_namespace
     cat "$S/log.user"
     [ "$(grep -vc 'the worker was killed by signal 9' "$S/log.user")" = 0 ]
     [ "$(cat "$S/status")" = 0 ]

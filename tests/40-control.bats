@@ -4,6 +4,7 @@
 # peers, dead and hanging mounts, and the state directory.
 
 load lib
+load see
 
 HANDLE_KEYS="handle parent pid ppid uid comm exe path type flags rights class sharing opened reads read_bytes writes write_bytes"
 
@@ -14,38 +15,9 @@ setup() {
 }
 
 teardown() {
-    local p
-    for p in "${HOLDERS[@]}"; do kill -KILL "$p" 2>/dev/null; wait "$p" 2>/dev/null; done
+    end_holders
     k42_cleanup
 }
-
-# hold FILE…: a process that has the files open (read-only) and does nothing; its pid is in $HOLDER.
-hold() {
-    python3 -c '
-import os, sys, time
-fds = [os.open(f, os.O_RDONLY) for f in sys.argv[1:]]
-print("ready", flush=True)
-time.sleep(600)' "$@" >"$S/ready" 3>&- &
-    HOLDER=$!
-    HOLDERS+=("$HOLDER")
-    local i
-    for ((i = 0; i < 200; i++)); do [ -s "$S/ready" ] && break; sleep 0.05; done
-    [ -s "$S/ready" ]
-    rm -f "$S/ready"
-}
-
-release() {
-    kill -KILL "$1"
-    wait "$1" 2>/dev/null || true
-}
-
-ctl() { timeout 30 "$K42CTL" "$@"; }
-
-# json CODE: runs Python CODE with the JSON on stdin in v; fails if the code says so.
-json() { python3 -c '
-import json, sys
-v = json.load(sys.stdin)
-'"$1"; }
 
 @test "list --json has the keys of the contract, and the view's content" {
     echo hello >"$S/src/a"

@@ -3,6 +3,7 @@
 # Seeing: who has what open, with columns and filters; lineage with sums; live; closed handles; a picture.
 
 load lib
+load see
 
 setup() {
     k42_skip_unless_fuse
@@ -11,50 +12,8 @@ setup() {
 }
 
 teardown() {
-    local p
-    for p in "${HOLDERS[@]}"; do kill -KILL "$p" 2>/dev/null; wait "$p" 2>/dev/null; done
+    end_holders
     k42_cleanup
-}
-
-ctl() { timeout 30 "$K42CTL" "$@"; }
-
-# json CODE: runs Python CODE with the JSON on stdin in v; fails if the code says so.
-json() { python3 -c '
-import json, sys
-v = json.load(sys.stdin)
-'"$1"; }
-
-# background CODE ARG…: Python CODE in a process that says "ready" when it is, and stays; its pid is in $HOLDER.
-background() {
-    python3 -c "$@" >"$S/ready" 3>&- &
-    HOLDER=$!
-    HOLDERS+=("$HOLDER")
-    local i
-    for ((i = 0; i < 200; i++)); do grep -q ready "$S/ready" && break; sleep 0.05; done
-    grep -q ready "$S/ready"
-}
-
-# hold FILE…: a process that has the files open (read-only) and does nothing.
-hold() {
-    background '
-import os, sys, time
-fds = [os.open(f, os.O_RDONLY) for f in sys.argv[1:]]
-print("ready", flush=True)
-time.sleep(600)' "$@"
-}
-
-# make_dead MOUNTPOINT PID: its daemon goes, with all that belongs to it, and the mount stays.
-make_dead() {
-    local number pids
-    number=$(awk -v m="$1" '$5 == m { sub(/.*:/, "", $3); print $3 }' /proc/self/mountinfo)
-    pids="$2 $(pgrep -P "$2" | tr '\n' ' ')"
-    # shellcheck disable=SC2086
-    kill -STOP $pids
-    # without fusectl the kernel does it when the last of them is gone
-    echo 1 2>/dev/null >"/sys/fs/fuse/connections/$number/abort" || true
-    # shellcheck disable=SC2086
-    kill -KILL $pids
-    sleep 0.3
 }
 
 # forget_links STATE: a daemon that was killed could not remove its link.
@@ -69,7 +28,7 @@ forget_links() {
     k42_mount
     k42_mount "$S/src2" "$S/mnt2" "$S/state2"
     hold "$S/mnt/a"
-    make_dead "$S/mnt2" "$K42_HOLDER"
+    k42_kill_daemon # the last one
     for format in --json --jsonl --raw --no-headings; do
         run -1 --separate-stderr ctl list "$format"
         [[ $output == *"$S/mnt"*/a* || $output == *"/a"*"$S/mnt"* ]] || { echo "$format: $output"; false; }
@@ -289,7 +248,7 @@ while True:
     run -2 ctl top --sort nonsense "$S/mnt"
     # a daemon that is gone: said to, and it goes on
     K42_STATE_STAYS=1
-    make_dead "$S/mnt" "$K42_HOLDER"
+    k42_kill_daemon
     run -1 --separate-stderr ctl top --batch -n 2 -d 0.1 "$S/mnt"
     [ "$(grep -c dead <<<"$stderr")" = 2 ]
     [ "$(grep -c '^k42ctl top .* handles 0' <<<"$output")" = 2 ]

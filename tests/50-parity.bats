@@ -6,8 +6,6 @@
 
 load lib
 
-NOBODY=65534
-
 setup() {
     PARITY=$K42_BUILD/tests/posix/parity
     k42_scratch
@@ -35,7 +33,6 @@ for_nobody() {
     PARITY=$S/parity
     chown $NOBODY:$NOBODY "$S/src" "$S/mnt"
 }
-as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- "$@"; }
 
 @test "two directories of one file system do not differ" {
     mkdir "$S/other"
@@ -100,42 +97,23 @@ root_mount() {
 @test "an ordinary user on root's mount, io=cached" { for_nobody; root_mount cached --user $NOBODY:$NOBODY; }
 @test "an ordinary user on root's mount, io=counted" { for_nobody; root_mount counted --user $NOBODY:$NOBODY; }
 
-# A daemon that an ordinary user runs, mounted by fusermount3; only he can look into it.  It runs in a mount
-# namespace of its own, with a /dev/fuse that he may open where the machine's is only for root.
+# A daemon that an ordinary user runs, mounted by fusermount3; only he can look into it.
 in_namespace() {
-    local i keeper
-    if ! as_nobody test -w /dev/fuse; then
-        mknod "$S/fuse" c 10 229
-        chmod 666 "$S/fuse"
-        mount --bind "$S/fuse" /dev/fuse
-    fi
-    as_nobody timeout -k 5 600 "$K42FS" -f -o "state=$S/run/state,io=$1" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
-    keeper=$!
-    for ((i = 0; i < 200; i++)); do
-        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 ls "$S/mnt" >/dev/null 2>&1 && break
-        kill -0 "$keeper" 2>/dev/null || break
-        sleep 0.05
-    done
+    k42_nobody_mount "io=$1"
     as_nobody timeout -k 5 500 "$PARITY" "$S/src" "$S/mnt" --known "$S/known" --tag "$1" --tag userdaemon \
         >"$S/parity.out" 2>&1
     echo $? >"$S/parity.status"
     as_nobody fusermount3 -u "$S/mnt"
-    wait "$keeper"
+    wait "$K42_KEEPER"
     echo $? >"$S/daemon.status"
 }
 
 user_mount() {
     k42_skip_unless_fuse
     for_nobody
-    command -v fusermount3 >/dev/null || skip "no fusermount3"
-    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
-    as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
-    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
-    mkdir "$S/run"
-    chown $NOBODY:$NOBODY "$S/run"
-    export NOBODY PARITY
-    export -f as_nobody in_namespace
-    timeout -k 5 700 unshare -m --propagation private bash -c "in_namespace $1" 3>&-
+    k42_skip_unless_nobody_mounts
+    export PARITY
+    k42_in_namespace 700 in_namespace "$1"
     tail -n 1 "$S/parity.out"
     cat "$S/log.user"
     [ ! -s "$S/log.user" ]

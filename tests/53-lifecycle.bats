@@ -171,14 +171,14 @@ daemon_says() {
     local i
     k42_mount
     (while cat "$S/mnt/file" >/dev/null 2>&1 && : >"$S/mnt/new" && rm "$S/mnt/new"; do :; done) 2>/dev/null 3>&- &
-    local worker=$!
+    local loop=$!
     sleep 0.5
     kill -TERM "$K42_PID"
     kill -TERM "$K42_PID" 2>/dev/null || true
     daemon_says 0
-    wait $worker || true
+    wait $loop || true
     rm -f "$S/src/new"
-    # what the worker wrote after the unmount, it wrote below it
+    # what the loop wrote after the unmount, it wrote below it
     rm -f "$S/mnt/new"
     ended
 }

@@ -44,7 +44,7 @@ stop_liar() {
     LIAR=
 }
 
-# All processes of the daemon, whatever there are of them.
+# The holder and all below it: the worker, and what that may have started.
 daemon_pids() {
     local keeper=${K42_DAEMONS[0]%%:*} level
     level=$(pgrep -P "$keeper" || true)
@@ -79,7 +79,8 @@ daemon_pids() {
     k42_counts_zero
 }
 
-# What a process with open descriptors sees of the daemon's death: its own errors, no signal, no hang.
+# What a process with open descriptors sees when the holder and the worker are killed: its own errors, no signal,
+# no hang.
 after_the_death() {
     local name=$1 verb
     shift
@@ -93,8 +94,7 @@ after_the_death() {
     t r stream 2
     child c
     t c touch 0 1
-    # shellcheck disable=SC2046
-    kill -KILL $(daemon_pids)
+    k42_kill_daemon
     sleep 0.3
     : >"$S/$name"
     for verb in "read 0 5" "read 1 5" "getc 2 5" "read 4 6" "seek 3 7" "offset 3" "dup 1" "dup2 4 0" \
@@ -139,8 +139,7 @@ after_the_death() {
         8<"$S/mnt/f00000" 9<"$S/mnt" &
     local job=$!
     sleep 0.3
-    # shellcheck disable=SC2046
-    kill -KILL $(daemon_pids)
+    k42_kill_daemon
     wait "$job"
     same_output "$S/native" "$S/shim"
     umount -l "$S/mnt"

@@ -5,8 +5,6 @@
 
 load lib
 
-NOBODY=65534
-
 setup() {
     k42_scratch
     k42_skip_unless_fuse
@@ -411,21 +409,8 @@ end_storm() {
     k42_umount
 }
 
-# In a mount namespace, with a /dev/fuse that an ordinary user may open where the machine's is only for root.
 in_namespace() {
-    local i daemon
-    as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- "$@"; }
-    if ! as_nobody test -w /dev/fuse; then
-        mknod "$S/fuse" c 10 229
-        chmod 666 "$S/fuse"
-        mount --bind "$S/fuse" /dev/fuse
-    fi
-    as_nobody timeout -k 5 60 "$K42FS" -f -o "coherent,state=$S/run/state" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
-    daemon=$!
-    for ((i = 0; i < 100; i++)); do
-        as_nobody test -e "$S/mnt/f" && break
-        sleep 0.05
-    done
+    k42_nobody_mount coherent
     as_nobody stat "$S/mnt/f" >/dev/null
     as_nobody test ! -e "$S/mnt/g"
     chmod 600 "$S/src/f"
@@ -434,23 +419,14 @@ in_namespace() {
     sleep 1.2
     as_nobody stat -c 'mode %a' "$S/mnt/f" >>"$S/seen"
     as_nobody fusermount3 -u "$S/mnt"
-    wait "$daemon"
+    wait "$K42_KEEPER"
     echo "ended with $?" >>"$S/seen"
 }
 
 @test "an ordinary user's mount keeps the short timeouts" {
-    [ "$(id -u)" = 0 ] || skip "only root can become another user"
-    command -v setpriv >/dev/null || skip "no setpriv"
-    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
-    setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- test -x "$K42FS" ||
-        skip "an ordinary user cannot run the build tree's k42fs"
-    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
-    mkdir "$S/run"
     touch "$S/src/f"
-    chown -R $NOBODY:$NOBODY "$S/src" "$S/mnt" "$S/run"
-    export NOBODY
-    export -f in_namespace
-    timeout -k 5 60 unshare -m --propagation private bash -c in_namespace 3>&-
+    k42_skip_unless_nobody_mounts
+    k42_in_namespace 60 in_namespace
     cat "$S/seen" "$S/log.user"
     [ "$(cat "$S/seen")" = "$(printf 'the new name is there\nmode 600\nended with 0')" ]
     grep -q 'changes by others cannot be watched: Operation not permitted' "$S/log.user"

@@ -9,8 +9,6 @@
 
 load lib
 
-NOBODY=65534
-
 setup() {
     k42_skip_unless_fuse
     k42_scratch

@@ -56,23 +56,10 @@ nothing_is_left() {
     done
 }
 
-NOBODY=65534
-as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- "$@"; }
-
-# In a mount namespace of its own, with a /dev/fuse that an ordinary user may open.  Operations and where to die come
-# on stdin.
+# On nobody's own mount.  Operations and where to die come on stdin.
 once_as_nobody() {
-    local operation spec i
-    if ! as_nobody test -w /dev/fuse; then
-        mknod "$S/fuse" c 10 229
-        chmod 666 "$S/fuse"
-        mount --bind "$S/fuse" /dev/fuse
-    fi
-    as_nobody timeout 300 "$K42FS" -f -o "state=$S/run/state" "$S/src" "$S/mnt" 2>"$S/log.user" </dev/null &
-    for ((i = 0; i < 200; i++)); do
-        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 ls "$S/mnt" >/dev/null 2>&1 && break
-        sleep 0.05
-    done
+    local operation spec
+    k42_nobody_mount
     while read -r operation spec; do
         as_nobody timeout 60 "$K42_BUILD/tests/once/once" "$S/mnt" "$S/src" "$S/run/state" "$S/points.all" \
             "$operation" "$spec" >"$S/out" || { cat "$S/out"; echo "FAILED: $operation $spec"; }
@@ -83,15 +70,8 @@ once_as_nobody() {
 }
 
 @test "an ordinary user's mount" {
-    [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null || skip "not root"
-    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
-    as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
-    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
-    mkdir "$S/run"
-    chown $NOBODY:$NOBODY "$S/src" "$S/mnt" "$S/run"
-    export NOBODY
-    export -f as_nobody once_as_nobody
-    run -0 timeout 300 unshare -m --propagation private bash -c once_as_nobody 3>&- <<EOF
+    k42_skip_unless_nobody_mounts
+    run -0 k42_in_namespace 300 once_as_nobody <<EOF
 create-readonly create-done,open-made
 create-readonly create-called,make-again
 create-excl create-called

@@ -39,6 +39,57 @@ k42_skip_unless_fuse() {
     [ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || skip "no fusermount3 and not root"
 }
 
+# need_root WHAT_FOR: SKIPs without.
+need_root() { [ "$(id -u)" = 0 ] || skip "needs root: $1"; }
+
+# The ordinary user that tests become.
+NOBODY=65534
+
+# as_nobody COMMAND…: only root can.
+as_nobody() { setpriv --reuid=$NOBODY --regid=$NOBODY --clear-groups -- "$@"; }
+
+# k42_skip_unless_nobody_mounts: SKIPs where nobody cannot have a mount of his own.  Else $S/src and $S/mnt are
+# his, and $S/run is made for his state directory.
+k42_skip_unless_nobody_mounts() {
+    need_root "to become another user"
+    command -v setpriv >/dev/null || skip "no setpriv"
+    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid root"
+    as_nobody test -x "$K42FS" || skip "an ordinary user cannot run the build tree's k42fs"
+    unshare -m true 2>/dev/null || skip "cannot make a mount namespace"
+    mkdir "$S/run"
+    chown -R $NOBODY:$NOBODY "$S/src" "$S/mnt" "$S/run"
+}
+
+# k42_in_namespace SECONDS FUNCTION [ARGUMENT…]: runs it in a mount namespace of its own, for that long at most.
+k42_in_namespace() {
+    export NOBODY K42_NAMESPACE_SECONDS=$1
+    export -f as_nobody k42_nobody_mount "$2"
+    timeout -k 5 "$1" unshare -m --propagation private bash -c '"$@"' namespace "${@:2}" 3>&-
+}
+
+# k42_nobody_mount [OPTIONS]: in such a namespace, nobody's own mount of $S/src at $S/mnt, with its state in
+# $S/run/state and its log in $S/log.user.  The daemon is a child, $K42_KEEPER.  He gets a /dev/fuse that he may
+# open where the machine's is only for root.
+k42_nobody_mount() {
+    local i
+    if ! as_nobody test -w /dev/fuse; then
+        mknod "$S/fuse" c 10 229
+        chmod 666 "$S/fuse"
+        mount --bind "$S/fuse" /dev/fuse
+    fi
+    as_nobody timeout -k 5 "$K42_NAMESPACE_SECONDS" "$K42FS" -f -o "state=$S/run/state${1:+,$1}" "$S/src" \
+        "$S/mnt" 2>"$S/log.user" </dev/null &
+    K42_KEEPER=$!
+    for ((i = 0; i < 200; i++)); do
+        grep -q " $S/mnt fuse" /proc/mounts && as_nobody timeout 5 "$K42CTL" status "$S/mnt" >/dev/null 2>&1 && return
+        kill -0 "$K42_KEEPER" 2>/dev/null || break
+        sleep 0.05
+    done
+    echo "nobody's daemon did not come up" >&2
+    cat "$S/log.user" >&2
+    return 1
+}
+
 # k42_mount [-o OPTIONS] [SOURCE [MOUNTPOINT [STATE]]]: starts a daemon in the foreground with its log in
 # $S/log.N, and returns when the mount answers.  The process that owns the mount is in $K42_HOLDER, the one
 # that serves it in $K42_WORKER and in $K42_PID; another worker comes when that one dies.
@@ -88,7 +139,7 @@ k42_kill_worker() {
     return 1
 }
 
-# k42_kill_daemon: kills the holder and the worker, so that the mount is dead.
+# k42_kill_daemon: kills the holder and the worker of the last k42_mount, so that the mount is dead.
 k42_kill_daemon() {
     # stopped, so that the worker cannot end the mount when the holder dies, nor the holder start another
     kill -STOP "$K42_HOLDER" "$K42_WORKER"

@@ -109,8 +109,9 @@ assert top.ended() == 0
 top = Top()
 top.until(b"q quit")
 children = [int(p) for p in os.popen("pgrep -P %d" % DAEMON).read().split()]
-for pid in [DAEMON, *children]:
-    os.kill(pid, signal.SIGKILL)
+for number in (signal.SIGSTOP, signal.SIGKILL):  # the worker must not end the mount
+    for pid in [DAEMON, *children]:
+        os.kill(pid, number)
 top.until(b"daemon")
 top.key(b"w")  # it goes on
 top.until(b"write_rate")

@@ -7,10 +7,10 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "children.h"
 #include "lazy/lazy_reopen.h"
 #include "lazy/lazy_state.h"
 #include "lazy/private_reopen.h"
@@ -56,7 +56,7 @@ struct fixture {
         struct cobj *cobj;
         struct lazy *lazy;
         struct thing thing;
-        GArray *children; /* of pid_t */
+        GArray *children; /* for child_start(); ended with the test */
 };
 
 static void fixture_set_up(struct fixture *f, gconstpointer data)
@@ -67,43 +67,19 @@ static void fixture_set_up(struct fixture *f, gconstpointer data)
         g_assert_cmpint(cobj_new(&observer, NULL, &f->cobj), ==, 0);
         g_assert_cmpint(lazy_new(f->cobj, &f->lazy), ==, 0);
         server_object_init(&f->thing.object, &thing_ops);
-        f->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
-}
-
-static void end_child(pid_t pid)
-{
-        kill(pid, SIGKILL);
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-                ;
+        f->children = children_new();
 }
 
 /* Everything has an owner and one reference count: at the end nothing may be left (q5). */
 static void fixture_tear_down(struct fixture *f, gconstpointer data)
 {
-        for (guint i = 0; i < f->children->len; i++)
-                end_child(g_array_index(f->children, pid_t, i));
-        g_array_free(f->children, TRUE);
+        children_end(f->children);
         g_assert_cmpuint(lazy_description_count(f->lazy), ==, 0);
         g_assert_cmpuint(cobj_handle_count(f->cobj), ==, 0);
         g_assert_cmpint(atomic_load(&f->thing.refs), ==, 0);
         lazy_free(f->lazy);
         cobj_free(f->cobj);
         server_object_clear(&f->thing.object);
-}
-
-/* A process that does nothing until it is killed, with or without us. */
-static pid_t start_child(struct fixture *f)
-{
-        pid_t pid = fork();
-
-        g_assert_cmpint(pid, >=, 0);
-        if (pid == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                for (;;)
-                        pause();
-        }
-        g_array_append_val(f->children, pid);
-        return pid;
 }
 
 static struct description *open_as(struct fixture *f, int flags, pid_t pid)
@@ -280,7 +256,7 @@ static void test_open_and_release(struct fixture *f, gconstpointer data)
 static void test_reopen(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR);
-        pid_t child = start_child(f), second = start_child(f);
+        pid_t child = child_start(f->children), second = child_start(f->children);
         struct k42_lazy_reopen one, again, other, own;
 
         one = reopen_as(d, child, d->opener);
@@ -299,10 +275,10 @@ static void test_reopen(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(other.parent, ==, one.token);
         g_assert_cmpuint(lazy_reopens(f->lazy), ==, 2);
 
-        end_child(child);
+        child_end(child);
         wait_until_stale(f, one.token);
         g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_SHARED);
-        end_child(second);
+        child_end(second);
         wait_until_stale(f, other.token);
         g_assert_cmpint(sharing_of(f, d->opener), ==, SHARING_NON_SHARED);
         g_assert_cmpuint(lazy_gives(f->lazy), ==, 2);
@@ -315,15 +291,15 @@ static void test_reopen(struct fixture *f, gconstpointer data)
 static void test_left_behind(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR);
-        pid_t middle = start_child(f), grandchild = start_child(f);
+        pid_t middle = child_start(f->children), grandchild = child_start(f->children);
         struct k42_lazy_reopen of_middle, of_grandchild;
 
         of_middle = reopen_as(d, middle, d->opener);
-        end_child(middle);
+        child_end(middle);
         wait_until_stale(f, of_middle.token);
         of_grandchild = reopen_as(d, grandchild, of_middle.token);
         g_assert_cmpuint(of_grandchild.parent, ==, of_middle.token);
-        end_child(grandchild);
+        child_end(grandchild);
         f->children->len = 0;
         description_release(d);
 }
@@ -335,7 +311,7 @@ static void test_foreign_hints(struct fixture *f, gconstpointer data)
         const uint64_t hints[] = {e->opener, 1, UINT64_MAX, d->opener + (UINT64_C(1) << 32), 0};
 
         for (unsigned i = 0; i < G_N_ELEMENTS(hints); i++) {
-                struct k42_lazy_reopen message = reopen_as(d, start_child(f), hints[i]);
+                struct k42_lazy_reopen message = reopen_as(d, child_start(f->children), hints[i]);
 
                 g_assert_cmpuint(message.parent, ==, d->opener);
         }
@@ -346,7 +322,7 @@ static void test_foreign_hints(struct fixture *f, gconstpointer data)
 static void test_rights_only_shrink(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR);
-        pid_t child = start_child(f), grandchild = start_child(f), late = start_child(f);
+        pid_t child = child_start(f->children), grandchild = child_start(f->children), late = child_start(f->children);
         struct k42_lazy_reopen message;
         xhandle of_child;
 
@@ -371,7 +347,7 @@ static void test_rights_only_shrink(struct fixture *f, gconstpointer data)
         message = message_of(of_child);
         g_assert_cmpint(lazy_reopen(d, late, &message), ==, -EACCES);
         /* … also when its owner has gone since. */
-        end_child(child);
+        child_end(child);
         wait_until_stale(f, of_child);
         message = message_of(of_child);
         g_assert_cmpint(lazy_reopen(d, late, &message), ==, -EACCES);
@@ -382,7 +358,7 @@ static void test_rights_only_shrink(struct fixture *f, gconstpointer data)
 static void test_read_only_gives_no_write(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDONLY);
-        struct k42_lazy_reopen message = reopen_as(d, start_child(f), 0);
+        struct k42_lazy_reopen message = reopen_as(d, child_start(f->children), 0);
 
         g_assert_false(message.rights & RIGHT_WRITE);
         g_assert_true(message.rights & RIGHT_READ);
@@ -392,7 +368,7 @@ static void test_read_only_gives_no_write(struct fixture *f, gconstpointer data)
 static void test_counting(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR);
-        pid_t child = start_child(f), stranger = start_child(f);
+        pid_t child = child_start(f->children), stranger = child_start(f->children);
         xhandle token = reopen_as(d, child, 0).token;
         g_autoptr(K42Xobj) of_child = NULL, of_opener = NULL;
 
@@ -451,7 +427,7 @@ static void test_storm(struct fixture *f, gconstpointer data)
         pthread_t threads[6];
 
         for (unsigned i = 0; i < G_N_ELEMENTS(storm.children); i++)
-                storm.children[i] = start_child(f);
+                storm.children[i] = child_start(f->children);
         for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
                 g_assert_cmpint(pthread_create(&threads[i], NULL, storm_thread, &storm), ==, 0);
         for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
@@ -473,7 +449,7 @@ static struct k42_private_reopen private_message(uint64_t from)
 static void test_private_reopen(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR), *own;
-        pid_t child = start_child(f);
+        pid_t child = child_start(f->children);
         const struct k42_lazy_reopen inherited = reopen_as(d, child, d->opener);
         struct k42_private_reopen message;
         struct k42_lazy_reopen again;
@@ -509,7 +485,7 @@ static void test_private_reopen(struct fixture *f, gconstpointer data)
 static void test_private_reopen_rights(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR), *own;
-        pid_t child = start_child(f), grandchild = start_child(f);
+        pid_t child = child_start(f->children), grandchild = child_start(f->children);
         const access_rights less = RIGHT_READ | RIGHT_DUPLICATE;
         struct k42_private_reopen message;
         struct k42_lazy_reopen inherited, next;
@@ -528,12 +504,12 @@ static void test_private_reopen_rights(struct fixture *f, gconstpointer data)
         /* neither what the open had given, nor what is left of that, leads to more */
         next = reopen_as(own, grandchild, 0);
         g_assert_cmpuint(next.rights & ~less, ==, 0);
-        end_child(child);
+        child_end(child);
         wait_until_stale(f, message.token);
-        end_child(grandchild);
+        child_end(grandchild);
         wait_until_stale(f, next.token);
         f->children->len = 0;
-        child = start_child(f);
+        child = child_start(f->children);
         next = reopen_as(own, child, 0);
         g_assert_cmpuint(next.rights & ~less, ==, 0);
         description_release(own);
@@ -543,7 +519,7 @@ static void test_private_reopen_rights(struct fixture *f, gconstpointer data)
 static void test_private_reopen_refused(struct fixture *f, gconstpointer data)
 {
         struct description *d = open_thing(f, O_RDWR), *own;
-        pid_t child = start_child(f), stranger = start_child(f);
+        pid_t child = child_start(f->children), stranger = child_start(f->children);
         const struct k42_lazy_reopen inherited = reopen_as(d, child, d->opener);
         struct k42_private_reopen message = private_message(0);
 

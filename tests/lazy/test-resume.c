@@ -1,292 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Clients, handles, descriptions and holders come back.  A daemon that is killed is played by a
- * copy of its keep, made while it is alive: what is in the copy is what a kill would have left.
+ * Clients, handles, descriptions and holders come back; life.h says how a daemon is killed here.
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <glib/gstdio.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "lazy/lazy_reopen.h"
-#include "lazy/lazy_resume.h"
-#include "lazy/lazy_state.h"
-
-/* Server objects that only count. */
-struct thing {
-        struct server_object object;
-        uint64_t id;
-        atomic_int refs;
-};
-
-#define THINGS 8
-
-/* One daemon's life. */
-struct life {
-        struct keep *keep;
-        struct cobj *cobj;
-        struct lazy *lazy;
-        struct thing things[THINGS];
-        atomic_int given, freed, appeared, exited;
-        void (*freeing)(struct life *life); /* called once, while a handle is ended */
-        struct lazy_resumed resumed;
-};
-
-struct fixture {
-        char *dir;
-        int dirfd;
-        unsigned lives;
-        GArray *children; /* of pid_t */
-};
-
-static void thing_ref(struct server_object *object)
-{
-        atomic_fetch_add(&((struct thing *)object)->refs, 1);
-}
-
-static void thing_unref(struct server_object *object)
-{
-        atomic_fetch_sub(&((struct thing *)object)->refs, 1);
-}
-
-static uint64_t thing_id(struct server_object *object)
-{
-        return ((struct thing *)object)->id;
-}
-
-static char *thing_describe(struct server_object *object)
-{
-        return g_strdup("/thing");
-}
-
-static const struct server_object_ops thing_ops = {
-        .give_access_set_client_data = description_give_access_set_client_data,
-        .leaves = description_leaves,
-        .being_freed = description_being_freed,
-        .ref = thing_ref,
-        .unref = thing_unref,
-        .id = thing_id,
-        .describe = thing_describe,
-};
-
-static void on_given(const struct xobj *xobj, void *data)
-{
-        atomic_fetch_add(&((struct life *)data)->given, 1);
-}
-
-static void on_freed(const struct xobj *xobj, void *data)
-{
-        struct life *life = data;
-
-        atomic_fetch_add(&life->freed, 1);
-        if (life->freeing)
-                g_steal_pointer (&life->freeing)(life);
-}
-
-static void on_appeared(const struct client *client, void *data)
-{
-        atomic_fetch_add(&((struct life *)data)->appeared, 1);
-}
-
-static void on_exited(const struct client *client, void *data)
-{
-        atomic_fetch_add(&((struct life *)data)->exited, 1);
-}
-
-static struct server_object *object_of(uint64_t id, void *data)
-{
-        struct life *life = data;
-
-        if (id < 1 || id > THINGS)
-                return NULL;
-        thing_ref(&life->things[id - 1].object);
-        return &life->things[id - 1].object;
-}
-
-static struct life *life_new(struct fixture *f, struct keep *keep)
-{
-        struct life *life = g_new0(struct life, 1);
-        const struct cobj_observer observer = {
-                .client_new = on_appeared,
-                .client_exited = on_exited,
-                .handle_given = on_given,
-                .handle_freed = on_freed,
-                .data = life,
-        };
-
-        life->keep = keep;
-        for (unsigned i = 0; i < THINGS; i++) {
-                server_object_init(&life->things[i].object, &thing_ops);
-                life->things[i].id = i + 1;
-        }
-        g_assert_cmpint(cobj_new(&observer, keep, &life->cobj), ==, 0);
-        g_assert_cmpint(lazy_new(life->cobj, &life->lazy), ==, 0);
-        return life;
-}
-
-static struct life *first_life(struct fixture *f)
-{
-        struct keep *keep;
-
-        g_assert_cmpint(keep_create(f->dirfd, "keep-0", &keep), ==, 0);
-        f->lives = 1;
-        return life_new(f, keep);
-}
-
-/* What a kill at this moment would leave. */
-static struct keep *killed(struct fixture *f, uint32_t *ret_damaged)
-{
-        g_autofree char *from = g_strdup_printf("%s/keep-%u", f->dir, f->lives - 1);
-        g_autofree char *to = g_strdup_printf("%s/keep-%u", f->dir, f->lives);
-        g_autofree char *name = g_strdup_printf("keep-%u", f->lives);
-        g_autofree char *contents = NULL;
-        struct keep *keep;
-        gsize size;
-
-        g_assert_true(g_file_get_contents(from, &contents, &size, NULL));
-        g_assert_true(g_file_set_contents_full(to, contents, (gssize)size, G_FILE_SET_CONTENTS_NONE,
-                                               0600, NULL));
-        f->lives++;
-        g_assert_cmpint(keep_adopt(f->dirfd, name, &keep, ret_damaged), ==, 0);
-        return keep;
-}
-
-static struct life *next_life_unsettled(struct fixture *f)
-{
-        uint32_t damaged;
-        struct life *life = life_new(f, killed(f, &damaged));
-
-        g_assert_cmpuint(damaged, ==, 0);
-        g_assert_cmpuint(client_table_resume(cobj_clients(life->cobj)), ==, 0);
-        lazy_resume(life->lazy, object_of, life, &life->resumed);
-        g_assert_cmpuint(life->resumed.dropped, ==, 0);
-        return life;
-}
-
-static struct life *next_life(struct fixture *f)
-{
-        struct life *life = next_life_unsettled(f);
-
-        client_table_settle(cobj_clients(life->cobj));
-        return life;
-}
-
-/* Everything is given back, memory and records: nothing may be left. */
-static void life_end(struct life *life)
-{
-        struct keep_stats stats;
-
-        lazy_release_all(life->lazy);
-        g_assert_cmpuint(cobj_handle_count(life->cobj), ==, 0);
-        lazy_free(life->lazy);
-        cobj_free(life->cobj);
-        for (unsigned i = 0; i < THINGS; i++) {
-                g_assert_cmpint(life->things[i].refs, ==, 0);
-                server_object_clear(&life->things[i].object);
-        }
-        keep_get_stats(life->keep, &stats);
-        g_assert_cmpuint(stats.records, ==, 0);
-        g_assert_cmpuint(stats.unkept, ==, 0);
-        keep_close(life->keep);
-        g_free(life);
-}
-
-static void set_up(struct fixture *f, gconstpointer data)
-{
-        f->dir = g_dir_make_tmp("k42-resume-XXXXXX", NULL);
-        g_assert_nonnull(f->dir);
-        f->dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        f->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
-}
-
-static void end_child(pid_t pid)
-{
-        kill(pid, SIGKILL);
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-                ;
-}
-
-static void tear_down(struct fixture *f, gconstpointer data)
-{
-        for (guint i = 0; i < f->children->len; i++)
-                end_child(g_array_index(f->children, pid_t, i));
-        g_array_free(f->children, TRUE);
-        for (unsigned i = 0; i < f->lives; i++) {
-                g_autofree char *name = g_strdup_printf("keep-%u", i);
-
-                unlinkat(f->dirfd, name, 0);
-        }
-        close(f->dirfd);
-        g_assert_cmpint(g_rmdir(f->dir), ==, 0);
-        g_free(f->dir);
-}
-
-static pid_t start_child(struct fixture *f)
-{
-        pid_t pid = fork();
-
-        g_assert_cmpint(pid, >=, 0);
-        if (pid == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                for (;;)
-                        pause();
-        }
-        g_array_append_val(f->children, pid);
-        return pid;
-}
-
-static struct description *open_as(struct life *life, unsigned thing, pid_t tid, int flags)
-{
-        const struct description_how how = {
-                .fd = open("/dev/null", O_RDWR | O_CLOEXEC),
-                .flags = flags,
-                .type = XOBJ_FILE,
-                .io_class = IO_CLASS_COUNTED,
-                .tid = tid,
-        };
-        struct description *d = NULL;
-
-        g_assert_cmpint(description_open(life->lazy, &life->things[thing].object, &how, &d), ==, 0);
-        return d;
-}
-
-static struct k42_lazy_reopen reopen_as(struct description *d, pid_t pid, uint64_t hint)
-{
-        struct k42_lazy_reopen message = {
-                .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
-                .parent = hint,
-        };
-
-        g_assert_cmpint(lazy_reopen(d, pid, &message), ==, 0);
-        return message;
-}
-
-static struct kept_handle *record_of(struct life *life, xhandle token)
-{
-        g_autoptr(K42Xobj) xobj = cobj_get_xobj(life->cobj, token);
-
-        return xobj ? xobj_client_data(xobj)->kept : NULL;
-}
-
-static void wait_until_stale(struct life *life, xhandle token)
-{
-        for (int i = 0; i < 1000 && record_of(life, token); i++)
-                g_usleep(5000);
-        g_assert_null(record_of(life, token));
-}
+#include "life.h"
 
 static void test_comes_back(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f), *two;
-        const pid_t child = start_child(f);
+        const pid_t child = child_start(f->children);
         struct description *d = open_as(one, 2, getpid(), O_RDWR), *again;
         struct k42_lazy_reopen of_child = reopen_as(d, child, d->opener);
         const uint64_t fh = d->id, opener = d->opener;
@@ -349,7 +80,7 @@ static void test_comes_back(struct fixture *f, gconstpointer data)
         g_clear_pointer(&client, client_unref);
         g_assert_cmpint(two->given, ==, 0);
         g_assert_cmpint(two->appeared, ==, 0);
-        end_child(child);
+        child_end(child);
         wait_until_stale(two, of_child.token);
         for (int i = 0; i < 1000 && two->exited == 0; i++)
                 g_usleep(5000);
@@ -362,14 +93,14 @@ static void test_comes_back(struct fixture *f, gconstpointer data)
 static void test_ended_meanwhile(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f), *two;
-        const pid_t opener = start_child(f), child = start_child(f);
+        const pid_t opener = child_start(f->children), child = child_start(f->children);
         struct description *d = open_as(one, 0, opener, O_RDONLY);
         struct k42_lazy_reopen of_child = reopen_as(d, child, d->opener), late;
         const uint64_t fh = d->id, first = d->opener;
 
         two = next_life_unsettled(f);
-        end_child(opener);
-        end_child(child);
+        child_end(opener);
+        child_end(child);
         g_assert_nonnull(record_of(two, first)); /* for its handles to be given back */
         client_table_settle(cobj_clients(two->cobj));
         wait_until_stale(two, first);
@@ -435,7 +166,7 @@ static void test_holders(struct fixture *f, gconstpointer data)
                 struct life *next;
 
                 for (unsigned i = 0; i < 3; i++) {
-                        const pid_t child = start_child(f);
+                        const pid_t child = child_start(f->children);
                         const xhandle token = reopen_as(d, child, 0).token;
 
                         g_assert_true(g_hash_table_add(tokens, g_memdup2(&token, sizeof token)));
@@ -445,7 +176,7 @@ static void test_holders(struct fixture *f, gconstpointer data)
                                 restricted = token;
                                 xobj_restrict(xobj, RIGHT_READ, RIGHTS_NONE);
                         }
-                        end_child(child);
+                        child_end(child);
                         wait_until_stale(life, token);
                         /* It is left by the last act, a little later. */
                         for (int n = 0; n < 1000; n++) {
@@ -499,7 +230,7 @@ static void test_half_done(struct fixture *f, gconstpointer data)
         uint32_t damaged;
 
         for (unsigned i = 0; i < 4; i++) {
-                d[i] = open_as(one, i, i == 3 ? start_child(f) : getpid(), O_RDONLY);
+                d[i] = open_as(one, i, i == 3 ? child_start(f->children) : getpid(), O_RDONLY);
                 fh[i] = d[i]->id;
                 tokens[i] = d[i]->opener;
         }
@@ -818,7 +549,7 @@ static int64_t processor_time(void)
 static void test_many(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f), *two;
-        const pid_t child = start_child(f);
+        const pid_t child = child_start(f->children);
         struct keep *keep;
         uint32_t damaged;
         int64_t from, to;
@@ -856,7 +587,7 @@ static void quiet(const char *domain, GLogLevelFlags level, const char *message,
 static void test_damage(struct fixture *f, gconstpointer data)
 {
         struct life *one = first_life(f);
-        const pid_t child = start_child(f);
+        const pid_t child = child_start(f->children);
 
         for (unsigned i = 0; i < 60; i++) {
                 struct description *d = open_as(one, i % THINGS, i % 3 ? getpid() : child, O_RDWR);
