@@ -255,7 +255,8 @@ daemon_says() {
     local sig pid
     for sig in PIPE USR1 USR2 ALRM; do
         in_background
-        for pid in $(daemons "$S/state"); do kill -"$sig" "$pid"; done
+        # SIGUSR2 to the holder replaces the worker, which may be gone by then
+        for pid in $(daemons "$S/state"); do kill -"$sig" "$pid" 2>/dev/null || true; done
         sleep 0.3
         # either it lives, or it has ended cleanly
         if grep -q " $S/mnt fuse" /proc/mounts; then
