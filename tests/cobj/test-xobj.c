@@ -123,6 +123,7 @@ static void tear_down(struct fixture *f, gconstpointer data)
         while (f->thing.kept) {
                 struct thing_data *next = f->thing.kept->next;
 
+                client_data_clear(f->cobj, &f->thing.kept->base);
                 free(f->thing.kept);
                 f->thing.kept = next;
         }
