@@ -237,8 +237,8 @@ int id_table_alloc(struct id_table *table, void *object, uint64_t *ret_id)
 
         if (r < 0)
                 return r;
+        *ret_id = id; /* often in the object: who finds it there must find its id */
         id_table_publish(table, id, object);
-        *ret_id = id;
         return 0;
 }
 

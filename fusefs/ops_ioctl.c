@@ -35,11 +35,11 @@ struct call {
 static int do_lazy_reopen(const struct call *call, void *message)
 {
         struct k42_lazy_reopen *reopen = message;
+        const struct k42_options *options = &k42_mount_of(call->req)->options;
         int r = lazy_reopen(call->description, fuse_req_ctx(call->req)->pid, reopen);
 
-        if (r == 0)
-                reopen->fork = fork_mode_of(&k42_mount_of(call->req)->options,
-                                            call->description->object);
+        if (r == 0 && options->fork_private)
+                reopen->fork = fork_mode_of(options, call->description->object);
         return r;
 }
 
