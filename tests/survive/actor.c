@@ -46,6 +46,12 @@ bool actor_expect(struct actor *actor, long r, int expected)
         return false;
 }
 
+void actor_expect_bytes(struct actor *actor, ssize_t written, size_t expected)
+{
+        if (actor_expect(actor, written, 0) && written != (ssize_t)expected)
+                actor_wrong(actor, "%zd bytes were written, expected %zu", written, expected);
+}
+
 bool actor_check_content(struct actor *actor, int fd, const struct model_node *node)
 {
         static _Thread_local char buffer[MODEL_FILE_MAX + 1];

@@ -37,6 +37,9 @@ void actor_wrong(struct actor *actor, const char *format, ...) __attribute__((fo
 /* The result of a call that returned `r` (with errno): `expected` is 0 or an errno.  True if it is so. */
 bool actor_expect(struct actor *actor, long r, int expected);
 
+/* The result of a call that was to write `expected` bytes: a part of them is wrong, too. */
+void actor_expect_bytes(struct actor *actor, ssize_t written, size_t expected);
+
 /* One random action (actions.c, data_actions.c). */
 void actor_name_action(struct actor *actor);
 void actor_data_action(struct actor *actor);

@@ -70,8 +70,7 @@ static void do_write(struct actor *actor)
         if (!actor_expect(actor, fd, 0))
                 return;
         DO(actor, "pwrite(%s, %zu bytes at %zu)", path, n, at);
-        if (pwrite(fd, bytes, n, (off_t)at) != (ssize_t)n)
-                actor_wrong(actor, "short or failed: %s", strerror(errno));
+        actor_expect_bytes(actor, pwrite(fd, bytes, n, (off_t)at), n);
         model_write(node, bytes, n, at);
         close(fd);
 }
@@ -91,8 +90,7 @@ static void do_append(struct actor *actor)
         fd = openat(actor->dir_fd, path, O_WRONLY | O_APPEND | O_CLOEXEC);
         if (!actor_expect(actor, fd, 0))
                 return;
-        if (write(fd, bytes, n) != (ssize_t)n)
-                actor_wrong(actor, "short or failed: %s", strerror(errno));
+        actor_expect_bytes(actor, write(fd, bytes, n), n);
         model_write(node, bytes, n, node->size);
         if (actor_expect(actor, fstat(fd, &st), 0) && st.st_size != (off_t)node->size)
                 actor_wrong(actor, "size %lld, expected %zu", (long long)st.st_size, node->size);
@@ -129,8 +127,7 @@ static void do_open_truncate(struct actor *actor)
         if (!actor_expect(actor, fd, 0))
                 return;
         model_truncate(node, 0);
-        if (write(fd, bytes, n) != (ssize_t)n)
-                actor_wrong(actor, "short or failed: %s", strerror(errno));
+        actor_expect_bytes(actor, write(fd, bytes, n), n);
         model_write(node, bytes, n, 0);
         close(fd);
 }
@@ -312,8 +309,7 @@ static void do_held_write(struct actor *actor)
                 return;
         n = random_bytes(actor, bytes, sizeof bytes);
         DO(actor, "write(held, %zu bytes at %zu)", n, at);
-        if (write(held->fd, bytes, n) != (ssize_t)n)
-                actor_wrong(actor, "short or failed: %s", strerror(errno));
+        actor_expect_bytes(actor, write(held->fd, bytes, n), n);
         model_write(held->node, bytes, n, at);
         held->offset = (off_t)(at + n);
 }
