@@ -17,6 +17,7 @@ extern struct failpoint __start_failpoints[], __stop_failpoints[];
 /* In the mapping of `requests`, or NULL.  Constant once there are threads; the text is written
  * under the lock, and by the thread that is about to kill everything. */
 static char *text;
+static bool crash; /* the armed point's way to die; as constant as what is armed */
 static GMutex lock;
 
 static struct failpoint *find(const char *name, size_t length)
@@ -27,53 +28,69 @@ static struct failpoint *find(const char *name, size_t length)
         return NULL;
 }
 
-/* The first point of `spec`.  Several places may have one name: they are one point of which any
- * visit counts for itself.  Returns 0 or -EINVAL. */
-static int parse_one(const char *spec, size_t *ret_length, int *ret_visits, size_t *ret_name_length)
-{
-        const size_t length = strcspn(spec, ","), name_length = strcspn(spec, ":,");
-        char *end = NULL;
-        long visits = 1;
+/* One point of what is armed, as it is written. */
+struct spec {
+        size_t length; /* all of it */
+        const char *name;
+        size_t name_length;
+        int visits;
+        bool crash;
+};
 
-        if (!find(spec, name_length))
+/* The first point of `text_`.  Several places may have one name: they are one point of which any
+ * visit counts for itself.  Returns 0 or -EINVAL. */
+static int parse_one(const char *text_, struct spec *ret_spec)
+{
+        struct spec spec = {
+                .length = strcspn(text_, ","),
+                .name = text_ + (*text_ == '!'),
+                .visits = 1,
+                .crash = *text_ == '!',
+        };
+        const char *number;
+        char *end = NULL;
+        long visits;
+
+        spec.name_length = strcspn(spec.name, ":,");
+        if (!find(spec.name, spec.name_length))
                 return -EINVAL;
-        if (name_length < length) {
-                visits = strtol(spec + name_length + 1, &end, 10);
-                if (end != spec + length || visits < 1 || visits > VISITS_MAX)
+        number = spec.name + spec.name_length;
+        if (*number == ':') {
+                visits = strtol(number + 1, &end, 10);
+                if (end != text_ + spec.length || visits < 1 || visits > VISITS_MAX)
                         return -EINVAL;
+                spec.visits = (int)visits;
         }
-        *ret_length = length;
-        *ret_visits = (int)visits;
-        *ret_name_length = name_length;
+        *ret_spec = spec;
         return 0;
 }
 
-static int check(const char *spec)
+static int check(const char *specs)
 {
-        while (*spec) {
-                size_t length, name_length;
-                int visits, r = parse_one(spec, &length, &visits, &name_length);
+        while (*specs) {
+                struct spec spec;
+                const int r = parse_one(specs, &spec);
 
                 if (r < 0)
                         return r;
-                spec += length;
-                if (*spec == ',')
-                        spec++;
+                specs += spec.length;
+                if (*specs == ',')
+                        specs++;
         }
         return 0;
 }
 
 static void arm_first(void)
 {
-        size_t length, name_length = 0;
-        int visits = 0;
+        struct spec spec = {.name_length = 0};
 
-        if (*text == '\0' || parse_one(text, &length, &visits, &name_length) < 0)
-                name_length = 0;
+        if (*text == '\0' || parse_one(text, &spec) < 0)
+                spec.name_length = 0;
+        crash = spec.crash;
         for (struct failpoint *p = __start_failpoints; p < __stop_failpoints; p++)
-                atomic_store(&p->left, name_length > 0 && strlen(p->name) == name_length &&
-                                                       memcmp(p->name, text, name_length) == 0
-                                               ? visits
+                atomic_store(&p->left, spec.name_length > 0 && strlen(p->name) == spec.name_length &&
+                                                       memcmp(p->name, spec.name, spec.name_length) == 0
+                                               ? spec.visits
                                                : 0);
 }
 
@@ -88,6 +105,8 @@ void failpoint_hit(struct failpoint *point)
                 next += *next == ',';
                 memmove(text, next, strlen(next) + 1);
         }
+        if (crash)
+                abort();
         raise(SIGKILL);
 }
 

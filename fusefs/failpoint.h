@@ -11,9 +11,10 @@
  * The list of all points is made by the linker (a section), so none can be forgotten by a test that
  * dies in each.
  *
- * What is armed:  NAME[:N][,NAME[:N]…]
+ * What is armed:  [!]NAME[:N][,[!]NAME[:N]…]
  *
- * The first one now: the process dies when it comes to NAME for the N-th time (1, if not said).  The
+ * The first one now: the process dies when it comes to NAME for the N-th time (1, if not said); with ! of
+ * SIGABRT, as of a bug.  The
  * next one is armed in the daemon that takes over, from its first step on, and so forth: so a daemon can be
  * had die while it resumes.  It is said by the environment variable K42_FAILPOINT when the mount is
  * made, or by the control socket's verb `failpoint` at any time.

@@ -11,9 +11,10 @@
  * one thread, no memory allocation, no GLib and no SQLite, so that no bug of a worker's can reach it.
  *
  * Deaths.  A worker that dies is replaced at once.  When several in a row die before they have answered a
- * request, the next one is started after a pause that doubles each time.  It is a failure if a worker dies
- * before it is ready, or of anything but SIGKILL before it has answered a request; after HOLDER_FAILURES_MAX
- * of them in a row the holder gives up: it unmounts, removes the state directory and exits with status 1.
+ * request, the next one is started after a pause that doubles each time.  It is a failure if it did so of
+ * anything but a SIGKILL from outside (which, unlike a crash, says nothing of the worker, and can meet many that
+ * have only begun).  After HOLDER_FAILURES_MAX failures in a row, or HOLDER_EARLY_MAX early deaths of any kind, the
+ * holder gives up: it unmounts, removes the state directory and exits with status 1.
  *
  * The holder's own end.  SIGTERM and SIGINT (SIGHUP in the foreground) end the mount cleanly; with -o
  * fdstore SIGTERM ends only the daemon, and a new holder that gets the descriptors from the service manager goes
@@ -24,6 +25,7 @@
 #include "fusefs/mount.h"
 
 #define HOLDER_FAILURES_MAX 15
+#define HOLDER_EARLY_MAX    100 /* with the pauses more than seven minutes */
 
 /* The daemon's life.  `program`: argv[0].  `start`: from daemon_fork(), its end is the holder's.  Returns
  * the exit status, after a line if it is not 0. */

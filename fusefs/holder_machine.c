@@ -140,7 +140,7 @@ static enum holder_state start_as(struct holder *h, enum holder_state state)
         h->told = 0;
         h->order = 0;
         h->dying = false;
-        h->start_sent = h->ready = h->served = h->end_said = false;
+        h->start_sent = h->ready = h->served = h->end_said = h->killed_by_us = false;
         r = fork_worker(h);
         if (r < 0) {
                 daemon_say("%s: cannot start a worker: %s", h->record.mountpoint, strerror(-r));
@@ -187,6 +187,7 @@ static bool tell_worker(struct holder *h)
                 .downgrades = h->record.downgrades,
                 .holder_pid = getpid(),
                 .kept = h->fdstore,
+                .killed = h->last_killed,
                 .dev = h->record.dev,
                 .started = h->record.started,
         };
@@ -276,6 +277,7 @@ static enum holder_state closing(struct holder *h)
 
 static enum holder_state kill_worker(struct holder *h)
 {
+        h->killed_by_us = true;
         kill(h->worker, SIGKILL);
         set_timer(h, -1);
         return h->state;
@@ -296,11 +298,6 @@ static enum holder_state finish(struct holder *h)
         return HOLDER_OVER;
 }
 
-static bool killed_from_outside(const struct holder *h)
-{
-        return h->ready && WIFSIGNALED(h->wait_status) && WTERMSIG(h->wait_status) == SIGKILL;
-}
-
 /* A worker died of something else than a clean end. */
 static enum holder_state replace(struct holder *h)
 {
@@ -317,11 +314,11 @@ static enum holder_state replace(struct holder *h)
         h->early = h->served ? 0 : h->early + 1;
         if (h->served)
                 h->failures = 0;
-        else if (!killed_from_outside(h))
+        else if (!h->last_killed)
                 h->failures++;
         daemon_say("%s: the worker %s; the next one goes on (restart %u)", h->record.mountpoint,
                    h->record.last_death, h->record.restarts);
-        if (h->failures >= HOLDER_FAILURES_MAX) {
+        if (h->failures >= HOLDER_FAILURES_MAX || h->early >= HOLDER_EARLY_MAX) {
                 h->gave_up = true;
                 return HOLDER_OVER;
         }
@@ -490,7 +487,7 @@ static void read_link(struct holder *h, bool all)
                 else { /* all that it had is closed: it dies, and if it does not, it must */
                         close_fd(&h->link_fd);
                         if (h->worker > 0)
-                                kill(h->worker, SIGKILL);
+                                kill(h->worker, SIGKILL); /* it may be dead of it already */
                         h->dying = h->worker > 0;
                 }
         }
@@ -515,6 +512,7 @@ static void bury(struct holder *h, int wait_status)
         h->worker = 0;
         h->dying = false;
         h->wait_status = wait_status;
+        h->last_killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL && !h->killed_by_us;
         read_link(h, true);
         close_fd(&h->link_fd);
         if ((h->state != HOLDER_STOPPING && h->state != HOLDER_LEAVING) ||

@@ -51,6 +51,8 @@ struct holder {
         bool dying;         /* the worker has closed the link, which only its death does */
         bool ready, served; /* the worker is, has */
         bool end_said;      /* and it has said ENDING */
+        bool killed_by_us;
+        bool last_killed;   /* the one that died last: by SIGKILL, and not by us */
         int wait_status;    /* of the one that died last */
 
         struct mount_record record; /* what is known of the mount, and its workers' history */

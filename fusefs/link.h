@@ -92,7 +92,7 @@ struct link_start {
         uint32_t downgrades;  /* programs that did not manage to, so that the one before went on */
         int32_t holder_pid;   /* in the holder's pid namespace */
         uint32_t kept;        /* 1: when the holder dies another one goes on with the mount */
-        uint32_t padding;
+        uint32_t killed;      /* 1: the last one that died did so of a SIGKILL from outside */
         uint64_t dev;         /* the mount's st_dev */
         int64_t started;      /* of the mount, µs since the epoch */
         char last_death[128]; /* what became of the last worker that died, "" if none has */

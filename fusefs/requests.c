@@ -313,7 +313,7 @@ void request_before_read(struct request *request)
         atomic_store_explicit(&request->n_raised, 0, memory_order_relaxed);
         request->unique = 0;
         request->opcode = 0;
-        request->attempts = 0;
+        request->crashes = request->kills = 0;
         request->forgets = 0;
         request->flags = 0;
         request->facts.kind = 0;
@@ -332,7 +332,6 @@ void request_was_read(struct request *request)
         header = header_of(request);
         request->unique = header->unique & ~RESEND_BIT;
         request->opcode = header->opcode;
-        request->attempts = 1;
         atomic_signal_fence(memory_order_seq_cst);
 }
 

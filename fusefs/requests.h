@@ -41,12 +41,13 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define REQUESTS_VERSION 1
+#define REQUESTS_VERSION 2
 
 #define REQUEST_BUFFER     (1024 * 1024 + 4096) /* bytes: max_write and the headers before it */
 #define REQUEST_REPLY_MAX  2048                 /* bytes of a reply that is kept */
 #define REQUEST_RAISED_MAX 512                  /* nodes that one answer can name */
-#define REQUEST_ATTEMPTS   3                    /* so often a request may be in a daemon that dies */
+#define REQUEST_CRASHES    3                    /* so often a request may be in a daemon that crashes */
+#define REQUEST_KILLS      100                  /* … or that somebody kills, the system short of memory too */
 
 enum request_phase {
         REQUEST_READ,
@@ -97,11 +98,13 @@ struct request {
         uint64_t unique; /* without the bit that says that it was sent again */
         uint32_t opcode; /* as the kernel sent it */
         _Atomic uint32_t phase;
-        uint32_t attempts; /* daemons that have begun to serve it */
+        uint32_t crashes;  /* daemons that died of something else than SIGKILL while it was under way */
         uint32_t forgets;  /* of FORGET and BATCH_FORGET: 2 n when n entries were applied, one more when
                               the next was begun */
         uint32_t flags;    /* REQUEST_… */
         uint32_t resends;  /* requests_resends() when it was read */
+        uint32_t kills;    /* daemons that were killed while it was under way */
+        uint32_t reserved; /* 0 */
         int64_t result;    /* of the backing call, from DONE on */
         struct request_facts facts;
         struct request_count counts[2]; /* REQUEST_READS, REQUEST_WRITES */

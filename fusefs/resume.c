@@ -17,6 +17,7 @@
 #include "fusefs/channel.h"
 #include "fusefs/doubt.h"
 #include "fusefs/failpoint.h"
+#include "fusefs/link.h"
 #include "fusefs/node_resume.h"
 #include "fusefs/ops.h"
 #include "fusefs/requests.h"
@@ -153,6 +154,19 @@ static void process(struct resume *resume, struct request *request, size_t size)
         request_answered(request);
 }
 
+/* `request` is about to be served again: the death of the daemon that had it is counted.  True if there have
+ * been too many. */
+static bool is_poison(struct resume *resume, struct request *request)
+{
+        const struct link *link = resume->mount->link;
+
+        if (link && link_start(link)->killed)
+                request->kills++;
+        else
+                request->crashes++;
+        return request->crashes >= REQUEST_CRASHES || request->kills >= REQUEST_KILLS;
+}
+
 /* The kernel waits for the answer to `request`, of which `size` bytes are in its buffer. */
 static void serve(struct resume *resume, struct request *request, size_t size)
 {
@@ -169,16 +183,15 @@ static void serve(struct resume *resume, struct request *request, size_t size)
         resume_undo(mount, request);
         if (atomic_load(&request->phase) == REQUEST_REPLY) /* of a kind that runs again */
                 atomic_store(&request->phase, REQUEST_READ);
-        if (request->attempts >= REQUEST_ATTEMPTS) {
+        if (is_poison(resume, request)) {
                 const char *name = channel_opcode_name(request->opcode);
 
                 g_warning("a request (%s) was under way when the daemon died %u times: EIO",
-                          name ? name : "unknown", request->attempts);
+                          name ? name : "unknown", request->crashes + request->kills);
                 channel_answer_error(mount->channel, unique, -EIO);
                 request_answered(request);
                 return;
         }
-        request->attempts++;
         FAILPOINT("again");
         process(resume, request, size);
 }
@@ -359,9 +372,8 @@ static void resolve(struct resume *resume, struct request *orphan)
                 return;
         }
         resume_undo(mount, orphan);
-        if (phase == REQUEST_READ || orphan->attempts >= REQUEST_ATTEMPTS)
+        if (phase == REQUEST_READ || is_poison(resume, orphan))
                 return;
-        orphan->attempts++;
         request_set_current(orphan);
         request_flag(orphan, REQUEST_GONE);
         size = channel_serve_again(mount->channel, orphan);

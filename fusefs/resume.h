@@ -19,8 +19,9 @@
  * A kernel that cannot send again (before Linux 6.9) waits for the answers all the same; the requests are
  * then served out of the buffers that the dead daemon had them read into.
  *
- * A request that was served by REQUEST_ATTEMPTS daemons, and all of them died, is answered with EIO: it
- * may be what kills them.
+ * A request that was under way when REQUEST_CRASHES daemons crashed is answered with EIO: it may be what
+ * crashes them.  So is one that was under way in REQUEST_KILLS daemons that somebody killed, which is mostly
+ * mere chance, but may be its hunger for memory.
  */
 #include "fusefs/mount.h"
 
