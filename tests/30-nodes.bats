@@ -19,7 +19,7 @@ teardown() {
 objects_are_one() {
     local i
     for ((i = 0; i < 50; i++)); do
-        echo 2 >/proc/sys/vm/drop_caches
+        k42_forget
         [ "$(k42_stat objects)" = 1 ] && return 0
         sleep 0.2
     done
@@ -77,7 +77,7 @@ P
 }
 
 @test "lookup counts are exact" {
-    need_root "to drop the kernel's caches"
+    need_root "to have the kernel drop what it has cached"
     make_tree 20 50
     k42_mount
     cd "$S/mnt"
@@ -95,7 +95,7 @@ P
 }
 
 @test "lookup counts are exact when callers are killed in the middle" {
-    need_root "to drop the kernel's caches"
+    need_root "to have the kernel drop what it has cached"
     make_tree 20 50
     k42_mount -o attr_timeout=0,entry_timeout=0
     cat >"$S/busy.sh" <<'P'
