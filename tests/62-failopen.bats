@@ -24,14 +24,14 @@ run_programs() {
     local out=$1 dir=$2
     shift 2
     mkdir "$dir"
-    timeout -k 5 180 "$@" "$K42_TESTS/fork/programs.sh" "$dir" >"$out" 2>&1 3>&- ||
+    timeout -k 5 600 "$@" "$K42_TESTS/fork/programs.sh" "$dir" >"$out" 2>&1 3>&- ||
         { echo "programs.sh: status $?" >&2; tail -n 5 "$out" >&2; return 1; }
     grep -q '^done$' "$out"
 }
 
 # start_liar LIE
 start_liar() {
-    timeout -k 5 600 "$FORK/liar" "$S/src" "$S/mnt" "$1" 2>"$S/liar.log" </dev/null 3>&- &
+    timeout -k 5 1500 "$FORK/liar" "$S/src" "$S/mnt" "$1" 2>"$S/liar.log" </dev/null 3>&- &
     LIAR=$!
     local i
     for ((i = 0; i < 200; i++)); do mountpoint -q "$S/mnt" && return 0; sleep 0.05; done
@@ -135,7 +135,7 @@ after_the_death() {
     mkdir "$S/elsewhere"
     k42_mount
     # the matrix inherits descriptors of the mount that will die
-    MATRIX_SECONDS=120 run_matrix "$S/shim" "$S/elsewhere" "$K42RUN" -- sh -c 'exec "$@"' sh \
+    run_matrix "$S/shim" "$S/elsewhere" "$K42RUN" -- sh -c 'exec "$@"' sh \
         8<"$S/mnt/f00000" 9<"$S/mnt" &
     local job=$!
     sleep 0.3
@@ -192,12 +192,12 @@ after_the_death() {
 each() {
     local lie
     mkdir "$S/src/m"
-    timeout 60 "$FORK/matrix" --only fork/ "$S/src/m" >"$S/native" 2>/dev/null
+    timeout 600 "$FORK/matrix" --only fork/ "$S/src/m" >"$S/native" 2>/dev/null
     for lie in "$@"; do
         start_liar "$lie"
-        [ -e "$S/plain" ] || timeout 60 "$FORK/matrix" --only fork/ "$S/mnt/m" >"$S/plain" 2>/dev/null
+        [ -e "$S/plain" ] || timeout 600 "$FORK/matrix" --only fork/ "$S/mnt/m" >"$S/plain" 2>/dev/null
         same_output "$S/native" "$S/plain"
-        timeout 120 "$K42RUN" -- "$FORK/matrix" --only fork/ "$S/mnt/m" >"$S/$lie" 2>/dev/null ||
+        timeout 600 "$K42RUN" -- "$FORK/matrix" --only fork/ "$S/mnt/m" >"$S/$lie" 2>/dev/null ||
             { echo "$lie: status $?"; return 1; }
         same_output "$S/plain" "$S/$lie"
         stop_liar

@@ -197,6 +197,10 @@ k42_counts_zero() {
     return 1
 }
 
+# k42_forget [MOUNTPOINT]: the kernel drops what it has cached of this mount and nobody uses, as a remount does for
+# any file system; /proc/sys/vm/drop_caches would take it from the tests that run beside this one, too.
+k42_forget() { timeout 60 mount -i -o remount "${1:-$S/mnt}"; }
+
 # k42_check [MOUNTPOINT]: P6, `k42ctl check` finds no difference.
 k42_check() { timeout 60 "$K42CTL" check "${1:-$S/mnt}"; }
 

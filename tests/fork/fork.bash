@@ -119,7 +119,7 @@ run_matrix() {
     local out=$1 dir=$2
     shift 2
     mkdir -p "$dir"
-    timeout -k 5 "${MATRIX_SECONDS:-180}" "$@" "$FORK/matrix" "$dir" >"$out" 2>"$out.progress" 3>&- ||
+    timeout -k 5 "${MATRIX_SECONDS:-600}" "$@" "$FORK/matrix" "$dir" >"$out" 2>"$out.progress" 3>&- ||
         { echo "matrix: status $? in $dir" >&2; tail -n 3 "$out.progress" >&2; return 1; }
     rmdir "$dir"
 }
