@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 
 from machine import (Failed, Unavailable, command, package_version, peer_program, program, reason_in,
@@ -24,9 +25,31 @@ MOUNT_SECONDS = 20
 END_SECONDS = 20
 
 
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def _apt_with_sources(folder):
+    """apt-get's options for lists of its own, in `folder`: the archives that the system takes its
+    packages from, for their sources.  Most systems have no deb-src entry, and theirs is not ours to
+    change."""
+    output = command(["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)",
+                      "Created-By: Packages", "Origin: Debian"])[1]
+    trust = f"[signed-by={KEYRING}] " if os.path.exists(KEYRING) else ""
+    entries = [f"deb-src {trust}{line}\n" for line in sorted(set(output.splitlines())) if line.strip()]
+    if not entries:
+        raise Failed("no archive of Debian is configured")
+    os.makedirs(os.path.join(folder, "lists", "partial"), exist_ok=True)
+    sources = os.path.join(folder, "sources.list")
+    with open(sources, "w", encoding="utf-8") as file:
+        file.writelines(entries)
+    return ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=-",
+            "-o", f"Dir::State::Lists={folder}/lists", "-o", "Dir::Cache::pkgcache=",
+            "-o", "Dir::Cache::srcpkgcache=", "-o", "APT::Sandbox::User=root"]
+
+
 def source_package(name):
     """(folder, "") of Debian's source package, unpacked in the build tree; (None, why not) where that
-    cannot be had, mostly because the system has no deb-src entry."""
+    cannot be had."""
     folder = peer_program("source")
     os.makedirs(folder, exist_ok=True)
     for again in (False, True):
@@ -34,10 +57,15 @@ def source_package(name):
             if entry.startswith(name + "-") and os.path.isdir(os.path.join(folder, entry)):
                 return os.path.join(folder, entry), ""
         if not again:
+            lists = tempfile.mkdtemp(prefix="apt.", dir=folder)
             try:
-                command(["apt-get", "source", "-qq", name], cwd=folder, timeout=120)
+                options = _apt_with_sources(lists)
+                command(["apt-get", *options, "update", "-qq"], timeout=120)
+                command(["apt-get", *options, "source", "-qq", name], cwd=folder, timeout=120)
             except (Failed, OSError) as error:
                 return None, f"apt-get source {name}: {error}"
+            finally:
+                shutil.rmtree(lists, ignore_errors=True)
     return None, f"apt-get source {name}: it was not unpacked; is dpkg-dev installed?"
 
 

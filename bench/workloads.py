@@ -298,17 +298,24 @@ def _find_all(run, folders, files, *what):
         raise Failed(f"found {len(output)} of {files} files")
 
 
+def _resident(run):
+    """MiB of all the daemon's processes."""
+    kib = 0
+    for pid in run.mount.daemon_pids():
+        with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
+            kib += next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
+    return kib / 1024
+
+
 def _footprint(run, folders, files, suffix):
     """First of what is only listed, then of what is looked at as well: the kernel knows each file then."""
     for kind, what in (("", ()), ("_stat", ("-size", "-1"))):
         _find_all(run, folders, files, *what)
-        resident = descriptors = threads = 0
+        descriptors = threads = 0
         for pid in run.mount.daemon_pids():
-            with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
-                resident += next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
             threads += len(os.listdir(f"/proc/{pid}/task"))
-        run.put("rss" + kind + suffix, resident / 1024)
+        run.put("rss" + kind + suffix, _resident(run))
         run.put("fds" + kind + suffix, descriptors)
         if not kind:
             run.put("threads" + suffix, threads)
@@ -326,6 +333,29 @@ def _footprint_part(run):
     """What daemons with a descriptor for each inode can walk, too."""
     folders = [run.path("big", "a", f"d{i:03}") for i in range(run.sizes.part_folders)]
     _footprint(run, folders, run.sizes.part, "_part")
+
+
+_EXTRAPOLATED = "RSS after find{what}, {{big:,}} files, extrapolated from {{part:,}} and half of them"
+
+
+@workload("footprint-slope", [
+    Row("rss_slope", _EXTRAPOLATED.format(what=""), "MiB", LOWER, "daemon", False),
+    Row("rss_stat_slope", _EXTRAPOLATED.format(what=" -size"), "MiB", LOWER, "daemon", False)],
+          ["find"], cold=True, runs_on=_is_mounted, rounds=2)
+def _footprint_slope(run):
+    """What a large tree would cost a daemon that has not the descriptors to walk it: what it takes for
+    each further file goes on as it began.  Each figure is of a mount of its own."""
+    folders = [run.path("big", "a", f"d{i:03}") for i in range(run.sizes.part_folders)]
+    half = len(folders) // 2
+    few = run.sizes.part * half // len(folders)
+    for key, what in (("rss_slope", ()), ("rss_stat_slope", ("-size", "-1"))):
+        if few:
+            _find_all(run, folders[:half], few, *what)
+        less = _resident(run)
+        _find_all(run, folders, run.sizes.part, *what)
+        more = _resident(run)
+        run.put(key, more + (more - less) / (run.sizes.part - few) * (run.sizes.big - run.sizes.part))
+        run.mount.remount()
 
 
 def _has_shim_rows(peer):

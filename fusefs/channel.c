@@ -257,7 +257,7 @@ static ssize_t channel_read(int fd, void *buf, size_t len, void *userdata)
         ssize_t n;
 
         if (request)
-                len = MIN(len, REQUEST_BUFFER);
+                len = MIN(len, requests_buffer_size(mount->requests));
         request_before_read(request);
         if (mount->channel->do_not_wait && nothing_to_read(fd)) {
                 errno = EAGAIN;

@@ -5,6 +5,9 @@
 #include "fusefs/passthrough.h"
 #include "fusefs/server_file.h"
 
+G_STATIC_ASSERT(IDLE_MAX - 1 <= UINT16_MAX);
+
+/* NULL if that was a gap; there is something in the ring. */
 static struct server_file *locked_take_oldest(struct idle_backing *idle)
 {
         struct server_file *file = idle->ring[idle->first].file;
@@ -16,6 +19,8 @@ static struct server_file *locked_take_oldest(struct idle_backing *idle)
 
 static void let_go(struct server_file *file)
 {
+        if (!file)
+                return;
         file_opens_idle_is_over(file);
         server_file_unref(file);
 }
@@ -27,6 +32,8 @@ static struct server_file *take_expired(struct idle_backing *idle, int64_t *ret_
         struct server_file *file = NULL;
 
         g_mutex_lock(&idle->lock);
+        while (idle->n > 0 && !idle->ring[idle->first].file)
+                locked_take_oldest(idle);
         *ret_next = -1;
         if (idle->n > 0) {
                 *ret_next = idle->ring[idle->first].since + IDLE_SECONDS * G_USEC_PER_SEC;
@@ -85,19 +92,12 @@ void idle_backing_clear(struct k42_mount *mount)
 void idle_backing_remove(struct k42_mount *mount, struct server_file *file)
 {
         struct idle_backing *idle = &mount->idle_backing;
-        bool found = false;
+        bool found;
 
         g_mutex_lock(&idle->lock);
-        for (unsigned i = 0; i < idle->n; i++) {
-                const unsigned at = (idle->first + i) % IDLE_MAX;
-
-                if (found) /* closes the gap */
-                        idle->ring[(at + IDLE_MAX - 1) % IDLE_MAX] = idle->ring[at];
-                else
-                        found = idle->ring[at].file == file;
-        }
+        found = idle->ring[file->idle_slot].file == file;
         if (found)
-                idle->n--;
+                idle->ring[file->idle_slot].file = NULL;
         g_mutex_unlock(&idle->lock);
         if (found)
                 let_go(file);
@@ -108,6 +108,7 @@ void idle_backing_add(struct k42_mount *mount, struct server_file *file)
         struct idle_backing *idle = &mount->idle_backing;
         const int64_t now = g_get_monotonic_time();
         struct server_file *victim = NULL;
+        unsigned slot;
 
         server_file_ref(file);
         g_mutex_lock(&idle->lock);
@@ -115,10 +116,10 @@ void idle_backing_add(struct k42_mount *mount, struct server_file *file)
                 victim = locked_take_oldest(idle);
         if (idle->n == 0)
                 g_source_set_ready_time(idle->timer, now + IDLE_SECONDS * G_USEC_PER_SEC);
-        idle->ring[(idle->first + idle->n) % IDLE_MAX].file = file;
-        idle->ring[(idle->first + idle->n) % IDLE_MAX].since = now;
-        idle->n++;
+        slot = (idle->first + idle->n++) % IDLE_MAX;
+        idle->ring[slot].file = file;
+        idle->ring[slot].since = now;
+        file->idle_slot = (uint16_t)slot;
         g_mutex_unlock(&idle->lock);
-        if (victim)
-                let_go(victim);
+        let_go(victim);
 }

@@ -6,10 +6,11 @@
  *
  * A registered file holds its inode, so that what others remove in SOURCE would not free its blocks: it
  * is kept for IDLE_SECONDS at most, and only IDLE_MAX of them.  What is removed through the mount is
- * let go at once (file_opens_drop()).
+ * let go at once (file_opens_drop()).  So many that a build, or who goes through a tree again and again,
+ * finds them all; what they cost is memory of the kernel, no descriptors.
  *
  * The ring has a reference on each node in it.  A node is in it at most once (file_opens.idle), also
- * while it is open again.
+ * while it is open again, and knows where (server_file.idle_slot): it leaves a gap when it is removed.
  */
 #include <glib.h>
 #include <stdint.h>
@@ -17,16 +18,16 @@
 struct k42_mount;
 struct server_file;
 
-#define IDLE_MAX     64
+#define IDLE_MAX     8192 /* server_file.idle_slot has room for it */
 #define IDLE_SECONDS 1
 
 struct idle_backing {
         GMutex lock; /* a leaf */
         struct {
-                struct server_file *file; /* a reference */
+                struct server_file *file; /* a reference; NULL: a gap */
                 int64_t since;            /* monotonic µs */
         } ring[IDLE_MAX];
-        unsigned first, n; /* oldest first; all under lock */
+        unsigned first, n; /* oldest first, gaps included; all under lock */
         GSource *timer;    /* of the main context; looks at what is too old */
 };
 

@@ -15,7 +15,6 @@
 #include "fusefs/timeouts.h"
 
 #define BUFFER_ALIGN 4096 /* enough for O_DIRECT everywhere */
-#define MAX_WRITE    (1024 * 1024)
 
 struct server_file *ops_file(fuse_req_t req, fuse_ino_t ino)
 {
@@ -192,7 +191,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
         if (mount->options.default_permissions)
                 want |= FUSE_CAP_POSIX_ACL;
         conn->want = want & conn->capable;
-        conn->max_write = MAX_WRITE;
+        conn->max_write = requests_max_write(mount->requests);
         conn->time_gran = 1;
 }
 

@@ -40,15 +40,15 @@ struct head {
 };
 G_STATIC_ASSERT(sizeof(struct head) <= PAGE);
 
-/* From one slot to the next. */
+/* Of a slot, before its buffer. */
 #define FACTS_SIZE ((sizeof(struct request) + PAGE - 1) / PAGE * PAGE)
-#define SLOT_SIZE  (FACTS_SIZE + REQUEST_BUFFER)
-G_STATIC_ASSERT(REQUEST_BUFFER % PAGE == 0);
+G_STATIC_ASSERT(REQUEST_HEADERS % PAGE == 0 && REQUEST_WRITE_MAX % PAGE == 0);
 
 struct requests {
         struct head *head; /* the mapping */
         size_t size;       /* of it */
         unsigned n_slots;
+        unsigned buffer_size;
         atomic_bool *taken; /* by a thread of this daemon */
 };
 
@@ -74,21 +74,38 @@ static struct fuse_in_header *header_of(struct request *request)
         return request_buffer(request);
 }
 
-static struct request *slot(struct requests *requests, unsigned i)
+/* Bytes from one slot to the next. */
+static size_t slot_size(unsigned buffer_size)
 {
-        return (struct request *)((char *)requests->head + PAGE + (size_t)i * SLOT_SIZE);
+        return FACTS_SIZE + buffer_size;
 }
 
-static size_t file_size(unsigned n_slots)
+static struct request *slot(struct requests *requests, unsigned i)
 {
-        return PAGE + (size_t)n_slots * SLOT_SIZE;
+        return (struct request *)((char *)requests->head + PAGE +
+                                  (size_t)i * slot_size(requests->buffer_size));
+}
+
+static size_t file_size(unsigned n_slots, unsigned buffer_size)
+{
+        return PAGE + (size_t)n_slots * slot_size(buffer_size);
+}
+
+unsigned requests_buffer_size(const struct requests *requests)
+{
+        return requests ? requests->buffer_size : REQUEST_WRITE_MAX + REQUEST_HEADERS;
+}
+
+unsigned requests_max_write(const struct requests *requests)
+{
+        return requests_buffer_size(requests) - REQUEST_HEADERS;
 }
 
 /* ---- the file ---- */
 
 /* Locking it is worth trying: an ordinary user may not lock much, and then it is only faulted in.
  */
-static int map(int fd, unsigned n_slots, struct requests **ret_requests)
+static int map(int fd, unsigned n_slots, unsigned buffer_size, struct requests **ret_requests)
 {
         struct requests *requests = calloc(1, sizeof *requests);
         void *mem;
@@ -97,7 +114,8 @@ static int map(int fd, unsigned n_slots, struct requests **ret_requests)
         if (!requests)
                 return -ENOMEM;
         requests->n_slots = n_slots;
-        requests->size = file_size(n_slots);
+        requests->buffer_size = buffer_size;
+        requests->size = file_size(n_slots, buffer_size);
         requests->taken = calloc(n_slots, sizeof *requests->taken);
         if (!requests->taken) {
                 free(requests);
@@ -116,9 +134,10 @@ static int map(int fd, unsigned n_slots, struct requests **ret_requests)
         return 0;
 }
 
-static int create(int dirfd, unsigned threads, struct requests **ret_requests)
+static int create(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests)
 {
         const unsigned n_slots = MIN(threads + SPARE, SLOTS_MAX);
+        const unsigned buffer_size = max_write + REQUEST_HEADERS;
         struct requests *requests;
         int fd, r;
 
@@ -127,9 +146,10 @@ static int create(int dirfd, unsigned threads, struct requests **ret_requests)
         fd = openat(dirfd, NAME, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0)
                 return -errno;
-        r = -posix_fallocate(fd, 0, (off_t)file_size(n_slots)); /* a hole could be a SIGBUS */
+        /* a hole could be a SIGBUS */
+        r = -posix_fallocate(fd, 0, (off_t)file_size(n_slots, buffer_size));
         if (r == 0)
-                r = map(fd, n_slots, &requests);
+                r = map(fd, n_slots, buffer_size, &requests);
         close(fd);
         if (r < 0) {
                 unlinkat(dirfd, NAME, 0);
@@ -137,8 +157,8 @@ static int create(int dirfd, unsigned threads, struct requests **ret_requests)
         }
         requests->head->version = REQUESTS_VERSION;
         requests->head->n_slots = n_slots;
-        requests->head->slot_size = SLOT_SIZE;
-        requests->head->buffer_size = REQUEST_BUFFER;
+        requests->head->slot_size = (uint32_t)slot_size(buffer_size);
+        requests->head->buffer_size = buffer_size;
         atomic_signal_fence(memory_order_seq_cst);
         requests->head->magic = MAGIC;
         *ret_requests = requests;
@@ -147,11 +167,11 @@ static int create(int dirfd, unsigned threads, struct requests **ret_requests)
 
 /* What another daemon has left is believed as little as possible: counts are bounded, so that
  * nonsense cannot lead out of the mapping. */
-static void check_slot(struct request *request)
+static void check_slot(struct requests *requests, struct request *request)
 {
         struct fuse_in_header *header = header_of(request);
 
-        if (header->len < sizeof *header || header->len > REQUEST_BUFFER)
+        if (header->len < sizeof *header || header->len > requests->buffer_size)
                 header->len = 0;
         request->n_raised = MIN(request->n_raised, REQUEST_RAISED_MAX);
         if (request->reply_size > REQUEST_REPLY_MAX ||
@@ -162,7 +182,7 @@ static void check_slot(struct request *request)
         request->flags &= ~(uint32_t)REQUEST_GONE;
 }
 
-static int check_head(int fd, unsigned *ret_n_slots)
+static int check_head(int fd, unsigned *ret_n_slots, unsigned *ret_buffer_size)
 {
         struct head head;
         struct stat st;
@@ -173,37 +193,42 @@ static int check_head(int fd, unsigned *ret_n_slots)
                 return -EBADMSG;
         if (head.version > REQUESTS_VERSION)
                 return -EPROTO;
-        if (head.version != REQUESTS_VERSION || head.slot_size != SLOT_SIZE ||
-            head.buffer_size != REQUEST_BUFFER || head.n_slots == 0 || head.n_slots > SLOTS_MAX ||
-            (size_t)st.st_size < file_size(head.n_slots) || head.init_size > INIT_MAX ||
+        if (head.version != REQUESTS_VERSION || head.buffer_size <= REQUEST_HEADERS ||
+            head.buffer_size > REQUEST_WRITE_MAX + REQUEST_HEADERS || head.buffer_size % PAGE != 0 ||
+            head.slot_size != slot_size(head.buffer_size) || head.n_slots == 0 ||
+            head.n_slots > SLOTS_MAX ||
+            (size_t)st.st_size < file_size(head.n_slots, head.buffer_size) || head.init_size > INIT_MAX ||
             head.init_reply_size > INIT_MAX)
                 return -EBADMSG;
         *ret_n_slots = head.n_slots;
+        *ret_buffer_size = head.buffer_size;
         return 0;
 }
 
 static int adopt(int dirfd, struct requests **ret_requests)
 {
-        unsigned n_slots;
+        unsigned n_slots, buffer_size;
         int fd = openat(dirfd, NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC), r;
 
         if (fd < 0)
                 return -errno;
-        r = check_head(fd, &n_slots);
+        r = check_head(fd, &n_slots, &buffer_size);
         if (r == 0)
-                r = map(fd, n_slots, ret_requests);
+                r = map(fd, n_slots, buffer_size, ret_requests);
         close(fd);
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < n_slots; i++)
-                check_slot(slot(*ret_requests, i));
+                check_slot(*ret_requests, slot(*ret_requests, i));
         (*ret_requests)->head->failpoint[REQUESTS_FAILPOINT - 1] = '\0';
         return 0;
 }
 
-int requests_open(int dirfd, bool resume, unsigned threads, struct requests **ret_requests)
+int requests_open(int dirfd, bool resume, unsigned threads, unsigned max_write,
+                  struct requests **ret_requests)
 {
-        int r = resume ? adopt(dirfd, ret_requests) : create(dirfd, threads, ret_requests);
+        int r = resume ? adopt(dirfd, ret_requests)
+                       : create(dirfd, threads, max_write, ret_requests);
 
         if (r == -EPROTO)
                 g_warning("%s: is of a newer version of k42fs", NAME);
@@ -242,7 +267,8 @@ struct request *requests_take(struct requests *requests)
 
 static unsigned index_of(struct requests *requests, struct request *request)
 {
-        return (unsigned)(((char *)request - (char *)requests->head - PAGE) / SLOT_SIZE);
+        return (unsigned)(((char *)request - (char *)requests->head - PAGE) /
+                          slot_size(requests->buffer_size));
 }
 
 void requests_give_back(struct requests *requests, struct request *request)

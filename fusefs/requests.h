@@ -43,7 +43,8 @@
 
 #define REQUESTS_VERSION 2
 
-#define REQUEST_BUFFER     (1024 * 1024 + 4096) /* bytes: max_write and the headers before it */
+#define REQUEST_HEADERS    4096 /* bytes of a buffer beside max_write: what comes before the data */
+#define REQUEST_WRITE_MAX  (1024 * 1024) /* bytes: no max_write is larger */
 #define REQUEST_REPLY_MAX  2048                 /* bytes of a reply that is kept */
 #define REQUEST_RAISED_MAX 512                  /* nodes that one answer can name */
 #define REQUEST_CRASHES    3                    /* so often a request may be in a daemon that crashes */
@@ -121,10 +122,17 @@ struct request {
 
 struct requests;
 
-/* Makes the file in directory `dirfd`, with slots for `threads` threads (what was there is
- * replaced); with `resume`, takes over the one of a dead daemon.  Returns 0; -EPROTO if it is of a
- * newer version; -EBADMSG if it is damaged; another -errno.  One line is logged then. */
-int requests_open(int dirfd, bool resume, unsigned threads, struct requests **ret_requests);
+/* Makes the file in directory `dirfd`, with slots for `threads` threads and buffers for writes of
+ * `max_write` bytes, whole pages and REQUEST_WRITE_MAX at most (what was there is replaced); with
+ * `resume`, takes over the one of a dead daemon, with the sizes that it has.  All of it is memory that
+ * is in use from then on.  Returns 0; -EPROTO if it is of a newer version; -EBADMSG if it is damaged;
+ * another -errno.  One line is logged then. */
+int requests_open(int dirfd, bool resume, unsigned threads, unsigned max_write,
+                  struct requests **ret_requests);
+
+/* What its buffers hold: bytes of a write, and bytes in all.  NULL: the largest. */
+unsigned requests_max_write(const struct requests *requests);
+unsigned requests_buffer_size(const struct requests *requests);
 
 /* The file stays.  No thread may have a slot.  NULL is ignored. */
 void requests_close(struct requests *requests);
@@ -140,7 +148,7 @@ struct request *requests_take(struct requests *requests);
 /* A request that was read and not served stays, for the next daemon.  NULL is ignored. */
 void requests_give_back(struct requests *requests, struct request *request);
 
-/* The buffer of the slot, REQUEST_BUFFER bytes, aligned to a page. */
+/* The buffer of the slot, requests_buffer_size() bytes, aligned to a page. */
 void *request_buffer(struct request *request);
 
 /* Steps through the orphans, before other requests are served: *cursor is 0 before the first call.  NULL at the

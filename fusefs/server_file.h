@@ -73,6 +73,7 @@ struct server_file {
         mode_t type;                 /* S_IFMT; constant */
         bool hashed;                 /* under the shard's lock */
         bool held;                   /* by the resuming, see node_resume.h; main thread's */
+        uint16_t idle_slot;          /* where it was put into the ring of idle_backing; under its lock */
         _Atomic uint64_t refs;
         struct hash_link by_identity; /* in its shard, under the shard's lock */
 

@@ -19,6 +19,8 @@
 #include "fusefs/requests.h"
 #include "fusefs/resume.h"
 
+#define MAX_WRITE (128 * 1024)
+
 struct fixture {
         char *top, *source;
         int state_fd;
@@ -42,7 +44,7 @@ static void setup(struct fixture *f, gconstpointer data)
         f->source = g_build_filename(f->top, "src", NULL);
         g_assert_cmpint(g_mkdir(f->source, 0755), ==, 0);
         f->state_fd = open(f->top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        g_assert_cmpint(requests_open(f->state_fd, false, 2, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_open(f->state_fd, false, 2, MAX_WRITE, &f->mount.requests), ==, 0);
         f->mount.options.source = f->source;
         f->mount.noflush = true;
         g_assert_cmpint(node_table_new(&f->mount, &f->mount.nodes), ==, 0);
@@ -93,7 +95,10 @@ static struct request *die(struct fixture *f)
 
         request_set_current(NULL);
         requests_close(f->mount.requests);
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &f->mount.requests), ==, 0);
+        /* Made with other sizes than it would make itself: it keeps to those. */
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, REQUEST_WRITE_MAX, &f->mount.requests), ==,
+                        0);
+        g_assert_cmpuint(requests_max_write(f->mount.requests), ==, MAX_WRITE);
         orphan = requests_next_orphan(f->mount.requests, &cursor);
         f->request = orphan;
         request_set_current(orphan);
@@ -234,24 +239,33 @@ static void put(struct fixture *f, off_t at, const void *bytes, size_t size)
 static void test_damaged(struct fixture *f, gconstpointer data)
 {
         const uint32_t newer = REQUESTS_VERSION + 1, version = REQUESTS_VERSION, no_slots = 0;
+        const uint32_t buffer = MAX_WRITE + REQUEST_HEADERS;
+        const uint32_t buffers[] = {0, REQUEST_HEADERS, buffer + 4096, buffer + 1, UINT32_MAX};
         struct requests *other;
         struct request *orphan;
 
         put(f, 8, &newer, 4);
         g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*newer version*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &other), ==, -EPROTO);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -EPROTO);
         put(f, 8, &version, 4);
+        for (unsigned i = 0; i < G_N_ELEMENTS(buffers); i++) {
+                put(f, 20, &buffers[i], 4);
+                g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
+                g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -EBADMSG);
+                g_test_assert_expected_messages();
+        }
+        put(f, 20, &buffer, 4);
         put(f, 12, &no_slots, 4);
         g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &other), ==, -EBADMSG);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -EBADMSG);
         g_test_assert_expected_messages();
         g_assert_cmpint(unlinkat(f->state_fd, "requests", 0), ==, 0);
         g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &other), ==, -ENOENT);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -ENOENT);
         g_test_assert_expected_messages();
 
         requests_close(f->mount.requests);
-        g_assert_cmpint(requests_open(f->state_fd, false, 2, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_open(f->state_fd, false, 2, MAX_WRITE, &f->mount.requests), ==, 0);
         take(f);
         begin(f, FUSE_READDIRPLUS);
         f->request->n_raised = UINT32_MAX;
