@@ -34,8 +34,8 @@ python_with() {
 # private COMMAND…
 private() { timeout 120 "$K42RUN" --fork=private -- "$@"; }
 
-# in_mode native|shared|private COMMAND…: natively, without us; on the mount in the two modes.  A word @AT@ in the
-# command is the directory.
+# in_mode native|shared|private COMMAND…: natively, without us; on the mount in the two modes.  @AT@ in
+# the command is the directory.
 in_mode() {
     local mode=$1 at=$S/mnt
     shift
@@ -46,8 +46,8 @@ in_mode() {
     esac
 }
 
-# figures WHAT MODE RUNS COMMAND…: COMMAND prints how many of its reads went wrong, and of how many.  Sets $WRONG,
-# the runs in which some did, and $FAILED and $TOTAL, of all runs.  The soak form says it.
+# figures WHAT MODE RUNS COMMAND…: COMMAND prints how many of its reads went wrong, and of how many.  Sets
+# $WRONG, the runs in which some did, and $FAILED and $TOTAL, of all runs.  The soak form says it.
 figures() {
     local what=$1 mode=$2 runs=$3 i failed total
     shift 3
@@ -62,8 +62,8 @@ figures() {
     [ -z "${K42_SOAK:-}" ] || echo "# $what, $mode: $FAILED of $TOTAL went wrong, in $WRONG of $runs runs" >&3
 }
 
-# hazard WHAT COMMAND…: wrong natively and on the mount in shared mode, right in private mode.  The first two are a
-# race, so that a short form has several attempts; the long one has as many runs of each.
+# hazard WHAT COMMAND…: wrong natively and on the mount in shared mode, right in private mode.  The first
+# two are a race, so that the short form has several attempts; the long one has as many runs of each.
 hazard() {
     local mode i
     for mode in native shared; do
@@ -125,7 +125,8 @@ EOP
 
 @test "a C program reads, forks, and a child exits: likewise" {
     k42_mount
-    hazard "C stdio" bash -c 'if "$1" stdio-loop "$2" >&2; then echo 0 1; else echo 1 1; fi' - "$PRIVATE/cases" @AT@
+    hazard "C stdio" bash -c 'if "$1" stdio-loop "$2" >&2; then echo 0 1; else echo 1 1; fi' - \
+        "$PRIVATE/cases" @AT@
 }
 
 # all_cases [OPTION…]: each case on the mount as it is now.
