@@ -15,8 +15,6 @@
 struct fd_group *fd_groups;
 _Atomic uint32_t *fd_table_marked;
 
-static _Atomic uint64_t *tokens;
-static _Atomic int owner;           /* the process whose tables these are */
 static _Atomic unsigned groups_used; /* one more than the highest group that ever had a bit */
 
 /* getpid() as the kernel says it; libc's is the same since it stopped caching, but can be wrapped. */
@@ -25,36 +23,35 @@ static int kernel_pid(void)
         return (int)syscall(SYS_getpid);
 }
 
-static void *reserve(size_t bytes)
+/* The process whose tables these are.  On the wiped page: each child writes it, and would have to copy a
+ * page for it anywhere else. */
+static _Atomic int *owner(void)
 {
-        return mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return (_Atomic int *)(fd_table_marked + 1);
 }
 
+/* One piece of address space, the wiped page first: a fork copies what is kept of each piece. */
 int fd_table_init(void)
 {
+        const size_t bytes = WIPED_BYTES + GROUPS * sizeof(struct fd_group);
         const int saved = errno;
-        void *marked = reserve(WIPED_BYTES), *groups = reserve(GROUPS * sizeof(struct fd_group)),
-             *token_space = reserve(FD_TABLE_MAX * sizeof(uint64_t));
+        char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                        0);
+        int err;
 
-        if (marked == MAP_FAILED || groups == MAP_FAILED || token_space == MAP_FAILED ||
-            madvise(marked, WIPED_BYTES, MADV_WIPEONFORK) < 0) {
-                const int err = errno;
-
-                if (marked != MAP_FAILED)
-                        munmap(marked, WIPED_BYTES);
-                if (groups != MAP_FAILED)
-                        munmap(groups, GROUPS * sizeof(struct fd_group));
-                if (token_space != MAP_FAILED)
-                        munmap(token_space, FD_TABLE_MAX * sizeof(uint64_t));
+        if (at == MAP_FAILED || madvise(at, WIPED_BYTES, MADV_WIPEONFORK) < 0) {
+                err = errno;
+                if (at != MAP_FAILED)
+                        munmap(at, bytes);
                 errno = saved;
                 return -err;
         }
-        fd_table_marked = marked;
-        tokens = token_space;
-        atomic_store(&owner, kernel_pid());
+        /* A huge page would be filled at the first open, and copied as a whole after each fork. */
+        (void)madvise(at + WIPED_BYTES, bytes - WIPED_BYTES, MADV_NOHUGEPAGE);
+        fd_table_marked = (_Atomic uint32_t *)at;
+        atomic_store(owner(), kernel_pid());
         atomic_store(fd_table_marked, FD_TABLE_MARKED);
-        fd_groups = groups;
+        fd_groups = (struct fd_group *)(at + WIPED_BYTES);
         errno = saved;
         return 0;
 }
@@ -73,7 +70,7 @@ void fd_table_mark_child(void)
                         atomic_fetch_or(&fd_groups[i].ready, active);
         }
         private_child();
-        atomic_store(&owner, kernel_pid());
+        atomic_store(owner(), kernel_pid());
         atomic_store(fd_table_marked, FD_TABLE_MARKED);
 }
 
@@ -83,7 +80,7 @@ bool fd_table_mine(void)
                 return false;
         if (atomic_load_explicit(fd_table_marked, memory_order_relaxed) != FD_TABLE_MARKED)
                 fd_table_mark_child();
-        return atomic_load_explicit(&owner, memory_order_relaxed) == kernel_pid();
+        return atomic_load_explicit(owner(), memory_order_relaxed) == kernel_pid();
 }
 
 /* The group and bit of a descriptor that has bits; NULL else. */
@@ -118,7 +115,7 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
         if (!group || !fd_table_mine())
                 return;
         fd_table_note_used(fd);
-        atomic_store_explicit(&tokens[fd], token, memory_order_relaxed);
+        atomic_store_explicit(&group->tokens[(unsigned)fd % 64], token, memory_order_relaxed);
         atomic_fetch_or(&group->active, bit);
         if (bits & FD_READY)
                 atomic_fetch_or(&group->ready, bit);
@@ -132,8 +129,10 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
 void fd_table_opened(int fd, bool close_on_exec)
 {
-        if ((unsigned)fd < FD_TABLE_MAX && private_groups && fd_table_mine())
-                private_forget((unsigned)fd / 64, UINT64_C(1) << ((unsigned)fd % 64));
+        uint64_t bit;
+
+        if (group_of(fd, &bit) && private_knows((unsigned)fd / 64, bit) && fd_table_mine())
+                private_forget((unsigned)fd / 64, bit);
         set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
 }
 
@@ -152,13 +151,16 @@ void fd_table_duped(int from, int to, bool close_on_exec)
         if (bits & FD_ACTIVE)
                 set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
                          fd_table_token(from));
-        if (private_groups && fd_table_mine())
+        if (private_on && fd_table_mine())
                 private_copied(from, to);
 }
 
 static void clear_bits(struct fd_group *group, uint64_t mask)
 {
         private_forget((unsigned)(group - fd_groups), mask);
+        /* Not a word is written for nothing, because the page may have to be copied for it. */
+        if (!((atomic_load(&group->active) | atomic_load(&group->ready) | atomic_load(&group->coe)) & mask))
+                return;
         atomic_fetch_and(&group->ready, ~mask);
         atomic_fetch_and(&group->coe, ~mask);
         atomic_fetch_and(&group->active, ~mask);
@@ -170,7 +172,7 @@ void fd_table_closing(int fd)
         struct fd_group *group = group_of(fd, &bit);
 
         if (group && ((atomic_load_explicit(&group->active, memory_order_relaxed) & bit) ||
-                      private_groups) &&
+                      private_knows((unsigned)fd / 64, bit)) &&
             fd_table_mine())
                 clear_bits(group, bit);
 }
@@ -237,7 +239,8 @@ uint64_t fd_table_token(int fd)
 {
         if (!fd_groups || (unsigned)fd >= FD_TABLE_MAX)
                 return 0;
-        return atomic_load_explicit(&tokens[fd], memory_order_relaxed);
+        return atomic_load_explicit(&fd_groups[(unsigned)fd / 64].tokens[(unsigned)fd % 64],
+                                    memory_order_relaxed);
 }
 
 /* What breaks the invariant in one group at one look; a change under way by another thread can look

@@ -33,12 +33,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "shim/private_note.h"
+
 /* Descriptors below this number have bits; others are left alone.  Address space for the tables, not
- * memory: pages appear as numbers are used (11 bytes for each descriptor, 64 at a time). */
+ * memory: pages appear as numbers are used (33 bytes for each descriptor, 64 at a time). */
 #define FD_TABLE_MAX (1 << 20)
 
+/* All that is kept of 64 descriptors is in one place: each page that is written after a fork is copied, and
+ * most programs have no descriptor above 63, so that this is one page for them. */
 struct fd_group {
-        _Atomic uint64_t active, ready, coe; /* 64 descriptors */
+        _Atomic uint64_t active, ready, coe;
+        struct private_group own; /* private mode's bits, 0 in shared mode */
+        _Atomic uint64_t tokens[64];
+        struct private_note notes[64];
 };
 
 /* Where the tables are; constant after fd_table_init(). */

@@ -314,7 +314,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
         const ssize_t n = REAL(recvmsg)(fd, msg, flags);
 
-        if (n >= 0 && private_groups)
+        if (n >= 0 && private_on)
                 received(msg);
         return n;
 }
@@ -323,7 +323,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct 
 {
         const int done = REAL(recvmmsg)(fd, msgs, n, flags, timeout);
 
-        for (int i = 0; private_groups && i < done; i++)
+        for (int i = 0; private_on && i < done; i++)
                 received(&msgs[i].msg_hdr);
         return done;
 }

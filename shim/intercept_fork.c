@@ -32,8 +32,10 @@ pid_t _Fork(void)
         pid_t pid;
 
         private_prepare();
-        pid = forked(REAL(_Fork)());
+        pid = REAL(_Fork)();
         if (pid != 0)
                 private_parent();
-        return pid;
+        else
+                private_child_seen();
+        return forked(pid);
 }

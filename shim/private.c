@@ -7,12 +7,9 @@
 #include <linux/futex.h>
 #include <linux/kcmp.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#define GROUPS (FD_TABLE_MAX / 64)
 
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000u
@@ -23,27 +20,16 @@
 #define LOOK_ATTEMPTS 3
 #define PROBED_MAX    1024 /* without /proc */
 
-struct private_group *private_groups;
-struct private_note *private_notes;
+bool private_on;
 enum private_mode private_mode;
 
 static bool scanned; /* what this program has inherited is in the tables; under the lock */
 
-/* The forks that this thread is in the middle of, two bits each: 2, and 1 if it took the lock.  More than
- * one when a signal handler forks in the middle of a fork. */
+/* What tells the child that its parent has noted something for it: the thread that forks is in the middle
+ * of as many such forks.  The child has the copy of a moment in which it is not 0.  To write it costs the
+ * parent the copy of a page, once a fork, so it is left alone where nothing is noted; then
+ * private_child_seen() will do. */
 static __thread uint32_t forking __attribute__((tls_model("initial-exec")));
-
-static void *reserve(size_t bytes)
-{
-        void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-        if (at == MAP_FAILED)
-                return NULL;
-        /* A huge page would be copied as a whole at the first change after each fork. */
-        (void)madvise(at, bytes, MADV_NOHUGEPAGE);
-        return at;
-}
 
 enum private_mode private_mode_of(const char *value)
 {
@@ -54,31 +40,31 @@ enum private_mode private_mode_of(const char *value)
 
 int private_init(enum private_mode mode)
 {
-        const int saved = errno;
-        struct private_group *groups;
-
         if (mode == PRIVATE_OFF)
                 return 0;
-        groups = reserve(GROUPS * sizeof(struct private_group));
-        private_notes = reserve(FD_TABLE_MAX * sizeof(struct private_note));
-        errno = saved;
-        if (!groups || !private_notes) {
-                if (groups)
-                        munmap(groups, GROUPS * sizeof(struct private_group));
+        if (!fd_groups)
                 return -ENOMEM;
-        }
         private_mode = mode;
-        private_groups = groups;
+        private_on = true;
         return 0;
 }
 
 /* ---- the lock ---- */
 
-/* Beside the mark, far enough to be on another cache line; the page is wiped at fork. */
+/* Beside the mark, far enough to be on another cache line.  The page is wiped at fork: no child inherits
+ * the lock, and the parent writes to it without copying it. */
 static _Atomic uint32_t *lock_word(void)
 {
         return fd_table_marked + 16;
 }
+
+/* The forks that the holder is in the middle of: below a bit that is always set one for each, which says
+ * whether `forking` counts it.  More than one when a signal handler forks in the middle of a fork. */
+static uint32_t *forks(void)
+{
+        return (uint32_t *)(fd_table_marked + 17);
+}
+#define NO_FORK 1u
 
 bool private_lock(void)
 {
@@ -153,10 +139,10 @@ static uint64_t bit_of(int fd)
 
 static struct private_group *group_of(int fd)
 {
-        return &private_groups[(unsigned)fd / 64];
+        return &fd_groups[(unsigned)fd / 64].own;
 }
 
-/* Brings private_notes[fd] up to date; `ret_offset` as it is now, -1 if it has none.  The bit is set first
+/* Brings the note on a descriptor up to date; `ret_offset` as it is now, -1 if it has none.  The bit is set first
  * and looked at last: who changes the descriptor takes it back before and after. */
 static bool look(int fd, int64_t *ret_offset)
 {
@@ -167,11 +153,11 @@ static bool look(int fd, int64_t *ret_offset)
                 const bool known = (atomic_load(&group->looked) & bit) ||
                                    (atomic_fetch_or(&group->looked, bit) & bit);
 
-                if (!known && !private_look(fd, &private_notes[fd])) {
+                if (!known && !private_look(fd, private_note_of(fd))) {
                         atomic_fetch_and(&group->looked, ~bit);
                         return false;
                 }
-                *ret_offset = private_notes[fd].kind == KIND_OURS
+                *ret_offset = private_note_of(fd)->kind == KIND_OURS
                                       ? syscall(SYS_lseek, fd, (off_t)0, SEEK_CUR)
                                       : -1;
                 if (atomic_load(&group->looked) & bit)
@@ -184,7 +170,7 @@ static bool look(int fd, int64_t *ret_offset)
 
 void private_notice(int fd)
 {
-        if (!private_groups || (unsigned)fd >= FD_TABLE_MAX || !fd_table_mine())
+        if (!private_on || (unsigned)fd >= FD_TABLE_MAX || !fd_table_mine())
                 return;
         fd_table_note_used(fd);
         atomic_fetch_or(&group_of(fd)->known, bit_of(fd));
@@ -232,7 +218,7 @@ static void scan(void)
 /* The descriptors of group i that are known to be open. */
 static uint64_t open_in(unsigned i)
 {
-        return atomic_load(&fd_groups[i].active) | atomic_load(&private_groups[i].known);
+        return atomic_load(&fd_groups[i].active) | atomic_load(&fd_groups[i].own.known);
 }
 
 /* True if `fd` shares its description with 0, 1 or 2. */
@@ -242,17 +228,17 @@ static bool is_standard(int fd)
                 int64_t offset;
 
                 if (fd != std && (atomic_load(&group_of(std)->looked) & bit_of(std)) &&
-                    private_notes[std].kind == KIND_OURS &&
-                    same_file(&private_notes[std], &private_notes[fd]) &&
+                    private_note_of(std)->kind == KIND_OURS &&
+                    same_file(private_note_of(std), private_note_of(fd)) &&
                     look(std, &offset) && private_same_description(fd, std, true))
                         return true;
         }
         return false;
 }
 
-/* Notes one descriptor.  Nothing is written that is there already: each page that is written after a fork
- * is copied. */
-static void take(int fd)
+/* Notes one descriptor; true if there is an offset for a child.  Nothing is written that is there already:
+ * each page that is written after a fork is copied. */
+static bool take(int fd)
 {
         struct private_group *group = group_of(fd);
         int64_t offset = -1;
@@ -260,29 +246,37 @@ static void take(int fd)
 
         if (fd <= 2) {
                 (void)look(fd, &offset);
-                return;
+                return false;
         }
         if (private_pending(fd)) /* not touched since this process's own fork: as noted for that */
-                return;
+                return false;
         taken = look(fd, &offset) && offset >= 0 && !is_standard(fd);
-        if (taken && private_notes[fd].offset != offset)
-                private_notes[fd].offset = offset;
+        if (taken && private_note_of(fd)->offset != offset)
+                private_note_of(fd)->offset = offset;
         if (taken && !(atomic_load(&group->taken) & bit_of(fd)))
                 atomic_fetch_or(&group->taken, bit_of(fd));
         else if (!taken && (atomic_load(&group->taken) & bit_of(fd)))
                 atomic_fetch_and(&group->taken, ~bit_of(fd));
+        return taken;
+}
+
+/* errno is in memory that a fork copies, too. */
+static void restore_errno(int saved)
+{
+        if (errno != saved)
+                errno = saved;
 }
 
 void private_prepare(void)
 {
         const int saved = errno;
+        bool any = false;
         unsigned used;
-        bool locked;
 
-        if (!private_groups || !fd_table_mine())
+        if (!private_on || !fd_table_mine())
                 return;
-        locked = private_lock();
-        forking = forking << 2 | 2 | locked;
+        if (private_lock())
+                *forks() = NO_FORK;
         if (!scanned) {
                 scan();
                 scanned = true;
@@ -290,31 +284,41 @@ void private_prepare(void)
         used = fd_table_used();
         for (unsigned i = 0; i < used; i++)
                 for (uint64_t left = open_in(i); left; left &= left - 1)
-                        take((int)(64 * i) + __builtin_ctzll(left));
-        errno = saved;
+                        any |= take((int)(64 * i) + __builtin_ctzll(left));
+        *forks() = *forks() << 1 | any;
+        if (any)
+                forking++;
+        restore_errno(saved);
 }
 
 void private_parent(void)
 {
         const int saved = errno;
-        const bool locked = forking & 1;
 
         /* On a parent's memory private_prepare() has done nothing. */
-        if (!forking || !private_groups || !fd_table_mine())
+        if (!private_on || !fd_table_mine())
                 return;
-        forking >>= 2;
-        if (locked)
+        if (*forks() & 1)
+                forking--;
+        *forks() >>= 1;
+        if (*forks() == NO_FORK)
                 private_unlock();
-        errno = saved;
+        restore_errno(saved);
 }
 
 /* What other threads of the parent changed after private_prepare() had looked. */
 static void take_late(unsigned i)
 {
-        uint64_t left = open_in(i) & ~atomic_load(&private_groups[i].looked);
+        uint64_t left = open_in(i) & ~atomic_load(&fd_groups[i].own.looked);
 
         for (; left; left &= left - 1)
-                take((int)(64 * i) + __builtin_ctzll(left));
+                (void)take((int)(64 * i) + __builtin_ctzll(left));
+}
+
+void private_child_seen(void)
+{
+        if (private_on && atomic_load(fd_table_marked) != FD_TABLE_MARKED)
+                forking = 1;
 }
 
 void private_child(void)
@@ -322,12 +326,12 @@ void private_child(void)
         const int saved = errno;
         unsigned used;
 
-        if (!forking || !private_groups) /* a child that nobody has seen coming */
+        if (!forking || !private_on) /* a child that nobody has seen coming */
                 return;
         forking = 0;
         used = fd_table_used();
         for (unsigned i = 0; i < used; i++) {
-                struct private_group *group = &private_groups[i];
+                struct private_group *group = &fd_groups[i].own;
                 uint64_t pending;
 
                 take_late(i);
@@ -335,7 +339,7 @@ void private_child(void)
                 if (pending & ~atomic_load(&group->pending))
                         atomic_fetch_or(&group->pending, pending);
         }
-        errno = saved;
+        restore_errno(saved);
 }
 
 /* ---- copies, and who is the same ---- */
@@ -349,23 +353,23 @@ void private_copied(int from, int to)
                 private_notice(to);
         if (to <= 2 || !private_pending(from))
                 return;
-        private_notes[to] = private_notes[from];
+        *private_note_of(to) = *private_note_of(from);
         atomic_fetch_or(&group_of(to)->looked, bit_of(to));
         atomic_fetch_or(&group_of(to)->pending, bit_of(to));
 }
 
 void private_foreach_same(int fd, void (*fn)(int fd, void *data), void *data)
 {
-        const struct private_note note = private_notes[fd];
+        const struct private_note note = *private_note_of(fd);
         const unsigned used = fd_table_used();
 
         for (unsigned i = 0; i < used; i++) {
-                uint64_t left = atomic_load(&private_groups[i].pending);
+                uint64_t left = atomic_load(&fd_groups[i].own.pending);
 
                 for (; left; left &= left - 1) {
                         const int other = (int)(64 * i) + __builtin_ctzll(left);
 
-                        if (same_file(&note, &private_notes[other]))
+                        if (same_file(&note, private_note_of(other)))
                                 fn(other, data);
                 }
         }

@@ -35,7 +35,8 @@
  * parent shares.  After exec the tables are empty.
  *
  * Locks: one, for the process, held by who re-opens, and by who forks from the note until the
- * fork is over.  It lies on the page that fork wipes, so no child inherits it.  A signal handler on
+ * fork is over.  It lies on the page that fork wipes, so no child inherits it.  What is written at a fork is written
+ * there, too: any other page would be copied for it, which costs more than all the rest.  A signal handler on
  * the thread that holds it for a fork passes; while re-opening, signals wait.
  *
  * In shared mode there are no tables here and each of these functions does nothing.
@@ -54,54 +55,46 @@ enum private_mode {
         PRIVATE_BY_MOUNT, /* neither: as the mount says */
 };
 
-struct private_group { /* 64 descriptors */
-        _Atomic uint64_t known;   /* open, though fd_table does not know it */
-        _Atomic uint64_t looked;  /* private_notes[] has what it is */
-        _Atomic uint64_t taken;   /* … and the offset that it has for a child; under the lock */
-        _Atomic uint64_t pending; /* … and had at this process's fork; it is to be replaced */
-};
-
-enum private_kind {
-        KIND_OTHER, /* not on a mount of ours */
-        KIND_OURS,
-};
-
-struct private_note {
-        uint64_t inode;
-        int64_t offset;  /* where `pending`: at the fork; else as it was at the last fork of this process's own */
-        uint32_t device; /* minor number; the major one is 0 */
-        uint32_t kind;   /* enum private_kind */
-};
-
 /* Constant after private_init(). */
-extern struct private_group *private_groups; /* NULL: shared mode */
-extern struct private_note *private_notes;
+extern bool private_on; /* not shared mode, and there are tables */
 extern enum private_mode private_mode;
 
-/* Once, after fd_table_init(), before there are threads.  Returns 0 or -errno; then the mode is off. */
+/* Once, after fd_table_init(), before there are threads.  Returns 0; -ENOMEM if there are no tables, then the mode is
+ * off. */
 int private_init(enum private_mode mode);
+
+/* What is noted of a descriptor below FD_TABLE_MAX. */
+static inline struct private_note *private_note_of(int fd)
+{
+        return &fd_groups[(unsigned)fd / 64].notes[(unsigned)fd % 64];
+}
 
 /* The mode that K42_FORK says; `value` may be NULL. */
 enum private_mode private_mode_of(const char *value);
 
 static inline bool private_pending(int fd)
 {
-        return __builtin_expect(private_groups != NULL, 0) && (unsigned)fd < FD_TABLE_MAX &&
-               (atomic_load_explicit(&private_groups[(unsigned)fd / 64].pending,
+        return __builtin_expect(private_on, 0) && (unsigned)fd < FD_TABLE_MAX &&
+               (atomic_load_explicit(&fd_groups[(unsigned)fd / 64].own.pending,
                                      memory_order_acquire) >>
                 ((unsigned)fd % 64)) & 1;
 }
 
-/* The descriptors of group i in `mask` have changed: nothing is known of them any more. */
+/* Is anything known of the descriptors of group i in `mask`? */
+static inline bool private_knows(unsigned i, uint64_t mask)
+{
+        const struct private_group *group = &fd_groups[i].own;
+
+        return private_on && ((atomic_load_explicit(&group->looked, memory_order_relaxed) |
+                               atomic_load_explicit(&group->known, memory_order_relaxed)) & mask);
+}
+
+/* They have changed: nothing is known of them any more. */
 static inline void private_forget(unsigned i, uint64_t mask)
 {
-        struct private_group *group;
+        struct private_group *group = &fd_groups[i].own;
 
-        if (__builtin_expect(private_groups == NULL, 1))
-                return;
-        group = &private_groups[i];
-        if ((atomic_load_explicit(&group->looked, memory_order_relaxed) |
-             atomic_load_explicit(&group->known, memory_order_relaxed)) & mask) {
+        if (private_knows(i, mask)) {
                 atomic_fetch_and(&group->pending, ~mask);
                 atomic_fetch_and(&group->taken, ~mask);
                 atomic_fetch_and(&group->looked, ~mask);
@@ -120,6 +113,9 @@ void private_copied(int from, int to);
 void private_prepare(void);
 void private_parent(void);
 void private_child(void);
+
+/* In the child of a fork that private_prepare() has seen, at its beginning. */
+void private_child_seen(void);
 
 /* What a descriptor is: fills in all but the offset.  False if it is not open. */
 bool private_look(int fd, struct private_note *ret_note);

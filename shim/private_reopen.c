@@ -120,7 +120,7 @@ static int take_over(int fd, uint64_t from, uint64_t *ret_token)
 /* A description of this process's own, at the right offset; checked to be of the same file. */
 static int make_own(int fd, int flags, uint64_t from, uint64_t *ret_token)
 {
-        const struct private_note *note = &private_notes[fd];
+        const struct private_note *note = private_note_of(fd);
         struct private_note now;
         int own = open_or_ask(fd, flags), r = 0;
 
@@ -168,8 +168,8 @@ static void replace_other(int fd, void *data)
         const struct replacing *how = data;
 
         /* One that has gone meanwhile is nobody's. */
-        if (fd != how->fd && private_same_description(fd, how->fd, private_notes[fd].offset ==
-                                                                    private_notes[how->fd].offset))
+        if (fd != how->fd && private_same_description(fd, how->fd, private_note_of(fd)->offset ==
+                                                                    private_note_of(how->fd)->offset))
                 (void)replace(fd, how);
 }
 
@@ -183,7 +183,7 @@ static int locked_reopen(int fd)
 
         /* What is noted must be what is there: a hint that turned out wrong changes nothing. */
         if (flags < 0 || (flags & (O_APPEND | O_PATH)) || !private_look(fd, &now) ||
-            !is_same_file(&private_notes[fd], &now)) {
+            !is_same_file(private_note_of(fd), &now)) {
                 settle(fd);
                 return 1;
         }
@@ -249,7 +249,7 @@ static void reopen_if_same(int fd, struct locking *locking)
 {
         int r;
 
-        if (!is_same_file(&private_notes[fd], &locking->note))
+        if (!is_same_file(private_note_of(fd), &locking->note))
                 return;
         r = touch(fd) < 0 ? -errno : 0;
         if (r < 0)
@@ -263,10 +263,10 @@ int private_before_lock(int fd)
         const unsigned used = fd_table_used();
         bool known = false;
 
-        if (!private_groups || !fd_table_mine())
+        if (!private_on || !fd_table_mine())
                 return 0;
         for (unsigned i = 0; i < used; i++) {
-                uint64_t left = atomic_load(&private_groups[i].pending);
+                uint64_t left = atomic_load(&fd_groups[i].own.pending);
 
                 if (left && !known) {
                         known = private_look(fd, &locking.note);

@@ -19,7 +19,8 @@ static bool private_failed; /* no address space for its tables */
 
 static void child_after_fork(void)
 {
-        (void)fd_table_mine(); /* marks, if no earlier handler touched anything */
+        private_child_seen();
+        (void)fd_table_mine(); /* marks, if no signal handler has touched anything before */
 }
 
 static void start_private(void)
@@ -33,11 +34,12 @@ __attribute__((constructor)) static void shim_start(void)
         const int saved = errno;
 
         real_resolve();
-        if (fd_table_init() == 0) {
+        if (fd_table_init() == 0)
                 stdio_slots_redirect();
-                start_private();
+        start_private();
+        if (fd_groups) {
                 /* The first to be registered: the last before a fork, the first after it. */
-                if (private_groups)
+                if (private_on)
                         pthread_atfork(private_prepare, private_parent, child_after_fork);
                 else
                         pthread_atfork(NULL, NULL, child_after_fork);

@@ -16,7 +16,7 @@ setup() {
     k42_scratch
     unset K42_FORK
     RUNS=1 READS=500
-    [ -z "${K42_SOAK:-}" ] || { RUNS=20; READS=2000; }
+    [ -z "${K42_SOAK:-}" ] || { RUNS=20; READS=2000; K42_DAEMON_TIMEOUT=4900; }
 }
 teardown() {
     stop_touch
@@ -34,32 +34,46 @@ python_with() {
 # private COMMAND…
 private() { timeout 120 "$K42RUN" --fork=private -- "$@"; }
 
-# fails_shared KIND: several attempts, as it is a race: reads that go wrong on SRC without us, and on the
-# mount with --fork=shared.
-fails_shared() {
-    local how i failed total
-    for how in native shared; do
-        for i in 1 2 3 4 5; do
-            if [ $how = native ]; then
-                read -r failed total < <(timeout 60 "$PYTHON" "$POOL" run "$1" "$S/src/f" 4 500 2>/dev/null)
-            else
-                read -r failed total < <(timeout 60 "$K42RUN" --fork=shared -- "$PYTHON" "$POOL" run "$1" "$S/mnt/f" 4 500 2>/dev/null)
-            fi
-            echo "$1, $how: $failed of $total went wrong"
-            [ "$failed" = 0 ] || break
-        done
-        [ "$failed" != 0 ]
-    done
+# in_mode native|shared|private COMMAND…: natively, without us; on the mount in the two modes.  @AT@ in
+# the command is the directory.
+in_mode() {
+    local mode=$1 at=$S/mnt
+    shift
+    case $mode in
+    native) timeout 120 "${@//@AT@/$S/src}" ;;
+    shared) timeout 120 "$K42RUN" --fork=shared -- "${@//@AT@/$at}" ;;
+    private) private "${@//@AT@/$at}" ;;
+    esac
 }
 
-# good_private KIND
-good_private() {
-    local i failed total
-    for ((i = 0; i < RUNS; i++)); do
-        read -r failed total < <(private "$PYTHON" "$POOL" run "$1" "$S/mnt/f" 4 "$READS")
-        echo "$1, private: $failed of $total went wrong"
-        [ "$failed" = 0 ] && [ "$total" -gt 0 ]
+# figures WHAT MODE RUNS COMMAND…: COMMAND prints how many of its reads went wrong, and of how many.  Sets
+# $WRONG, the runs in which some did, and $FAILED and $TOTAL, of all runs.  The soak form says it.
+figures() {
+    local what=$1 mode=$2 runs=$3 i failed total
+    shift 3
+    WRONG=0 FAILED=0 TOTAL=0
+    for ((i = 0; i < runs; i++)); do
+        read -r failed total < <(in_mode "$mode" "$@" 2>/dev/null)
+        [ "$total" -gt 0 ] || return 1
+        FAILED=$((FAILED + failed)) TOTAL=$((TOTAL + total))
+        [ "$failed" = 0 ] || WRONG=$((WRONG + 1))
     done
+    echo "$what, $mode: $FAILED of $TOTAL went wrong, in $WRONG of $runs runs"
+    [ -z "${K42_SOAK:-}" ] || echo "# $what, $mode: $FAILED of $TOTAL went wrong, in $WRONG of $runs runs" >&3
+}
+
+# hazard WHAT COMMAND…: wrong natively and on the mount in shared mode, right in private mode.  The first
+# two are a race, so that the short form has several attempts; the long one has as many runs of each.
+hazard() {
+    local mode i
+    for mode in native shared; do
+        for i in 1 2 3 4 5; do
+            figures "$1" $mode "$RUNS" "${@:2}" || return 1
+            [ "$FAILED" = 0 ] || break
+        done
+        [ "$FAILED" != 0 ] || return 1
+    done
+    figures "$1" private "$RUNS" "${@:2}" && [ "$FAILED" = 0 ]
 }
 
 # pool KIND MODULE
@@ -67,8 +81,7 @@ pool() {
     python_with "$2"
     "$PYTHON" "$POOL" make "$1" "$S/src/f"
     k42_mount
-    fails_shared "$1"
-    good_private "$1"
+    hazard "$1" "$PYTHON" "$POOL" run "$1" @AT@/f 4 "$READS"
     k42_counts_zero
     k42_check
 }
@@ -82,39 +95,38 @@ pool() {
 @test "a tar that parent and child stream: wrong without private mode, right with it" { pool tar tarfile; }
 
 @test "blobs from sqlite, which reads by pread: right in both modes" {
+    local mode
     python_with sqlite3
     "$PYTHON" "$POOL" make sqlite "$S/src/f"
     k42_mount
-    run -0 --separate-stderr timeout 60 "$K42RUN" --fork=shared -- "$PYTHON" "$POOL" run sqlite "$S/mnt/f" 4 300
-    [ "$output" = "0 1200" ]
-    good_private sqlite
+    for mode in native shared private; do
+        figures sqlite $mode "$RUNS" "$PYTHON" "$POOL" run sqlite @AT@/f 4 "$READS"
+        [ "$FAILED" = 0 ]
+    done
 }
 
 @test "perl reads, forks, and a child reads a line and exits: the parent's input is wrong, and not in private mode" {
     seq 20000 >"$S/src/f"
     k42_mount
     cat >"$S/lines.pl" <<'EOP'
+# Each line is its own number: how many are not the next one, of those that there are.
 open(my $f, "<", $ARGV[0]) or die;
-my $n = 0;
+my ($n, $wrong) = (0, 0);
 while (<$f>) {
     last if ++$n > 60000;
+    $wrong++ if $_ != $n;
     if ($n % 2000 == 0) { my $pid = fork; if ($pid == 0) { <$f>; exit; } waitpid $pid, 0; }
 }
-print "$n\n";
+$wrong++ if $n != 20000;
+print "$wrong $n\n";
 EOP
-    run -0 timeout 60 perl "$S/lines.pl" "$S/src/f"
-    [ "$output" != 20000 ]
-    run -0 timeout 60 "$K42RUN" --fork=shared perl "$S/lines.pl" "$S/mnt/f"
-    [ "$output" != 20000 ]
-    run -0 private perl "$S/lines.pl" "$S/mnt/f"
-    [ "$output" = 20000 ]
+    hazard perl perl "$S/lines.pl" @AT@/f
 }
 
 @test "a C program reads, forks, and a child exits: likewise" {
     k42_mount
-    run -1 "$PRIVATE/cases" stdio-loop "$S/src"
-    run -1 "$K42RUN" --fork=shared "$PRIVATE/cases" stdio-loop "$S/mnt"
-    run -0 private "$PRIVATE/cases" stdio-loop "$S/mnt"
+    hazard "C stdio" bash -c 'if "$1" stdio-loop "$2" >&2; then echo 0 1; else echo 1 1; fi' - \
+        "$PRIVATE/cases" @AT@
 }
 
 # all_cases [OPTION…]: each case on the mount as it is now.
