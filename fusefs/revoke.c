@@ -20,6 +20,7 @@
 #include "fusefs/revoke_scan.h"
 #include "lazy/fence.h"
 #include "lazy/lazy_state.h"
+#include "lazy/lineage.h"
 #include "lazy/process_limits.h"
 #include "lazy/rights.h"
 
@@ -152,9 +153,10 @@ static xhandle parent_of(struct k42_mount *mount, struct description *d, xhandle
 
         if (xobj)
                 return xobj_client_data(xobj)->kept->parent;
-        return lazy_state_find_token(d->left, token, &holder)
-                       ? holder.parent
-                       : parent_of_holder(mount->lazy, d->object, token);
+        if (lazy_state_find_token(d->left, token, &holder) ||
+            lineage_parent(atomic_load(&d->lineage), token, &holder.parent))
+                return holder.parent;
+        return parent_of_holder(mount->lazy, d->object, token);
 }
 
 static void take_if_derived(struct xobj *xobj, void *data)

@@ -19,6 +19,7 @@
 
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_state.h"
+#include "lazy/lineage.h"
 
 /* Ids are 32-bit indices; memory runs out long before this does. */
 #define DESCRIPTIONS_MAX (1u << 30)
@@ -146,6 +147,7 @@ void description_unref(struct description *d)
         if (atomic_load(&d->fd) >= 0)
                 close(atomic_load(&d->fd));
         lazy_state_unref(d->left);
+        lineage_unref(atomic_exchange(&d->lineage, NULL));
         d->object->ops->unref(d->object);
         g_mutex_clear(&d->dir_lock);
         g_mutex_clear(&d->reopen_lock);

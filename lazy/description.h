@@ -81,6 +81,7 @@ struct description {
         GMutex lock;
         GQueue handles;              /* struct open_client_data.link; under lock */
         struct lazy_state *left;     /* what is kept for processes that have not touched it; own ref */
+        struct lineage *_Atomic lineage; /* of private mode, lineage.h; set once; a reference */
         _Atomic uint32_t state;      /* DESCRIPTION_…, as in the record */
         bool was_doubtful;           /* so its memory stays, see lazy_private.h; set while resuming */
         struct description *next_dead;

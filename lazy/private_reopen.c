@@ -5,6 +5,7 @@
 
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_reopen.h"
+#include "lazy/lineage.h"
 #include "lazy/rights.h"
 
 /* What goes over from the handle that the caller leaves. */
@@ -52,6 +53,20 @@ static int take_heritage(struct description *d, struct client *client, xhandle f
         ret->match &= access_rights_from_open_flags(d->flags);
         ret->nomatch &= ret->match;
         return 0;
+}
+
+/* What `from` derives from, before it ends: its description may be the last thing that knows. */
+static void remember_lineage(struct description *d, xhandle from)
+{
+        g_autoptr(K42Xobj) xobj = cobj_get_xobj(d->lazy->cobj, from);
+        const struct open_client_data *data;
+
+        if (!xobj || atomic_load(&d->lineage))
+                return;
+        data = (const struct open_client_data *)xobj_client_data(xobj);
+        if (data->base.kept->parent != XHANDLE_NONE) /* out of memory: a line of lineage is lost */
+                atomic_store(&d->lineage, lineage_new(data->base.kept->parent,
+                                                      atomic_load(&data->description->lineage)));
 }
 
 /* Ends the handle that the open gave.  First its rights shrink, so that what it leaves behind for
@@ -136,6 +151,7 @@ static int locked_private_reopen(struct description *d, struct client *client, x
                 r = give(d, client, ret, ret_token);
         if (r < 0)
                 return r;
+        remember_lineage(d, from);
         bind(d, client, from, *ret_token, ret);
         if (d->opener == *ret_token)
                 return 0;

@@ -24,6 +24,14 @@ ctl() { timeout 60 "$K42CTL" "$@"; }
     k42_counts_zero
 }
 
+# A handle of private mode derives from one on another description.
+@test "revoke --tree HANDLE finds the grandchild whose parent, in private mode, has ended" {
+    k42_mount -o io=counted
+    timeout 120 "$K42RUN" --fork=private python3 "$K42_TESTS/revoke/private_tree.py" "$S/mnt/f" "$K42CTL" \
+        "$S/mnt"
+    k42_counts_zero
+}
+
 @test "--block and allow over upgrades and a killed worker" {
     k42_mount -o io=counted
     k42_expect_log 'another program has taken over' # at an upgrade
