@@ -54,7 +54,7 @@ static int64_t run(struct request *request)
         if (request->flags & REQUEST_GONE)
                 return -EINTR;
         FAILPOINT("intent");
-        atomic_store_explicit(&request->phase, REQUEST_INTENT, memory_order_release);
+        request_intended(request);
         return INTENT_RUN;
 }
 

@@ -183,6 +183,33 @@ static void serve(struct resume *resume, struct request *request, size_t size)
         process(resume, request, size);
 }
 
+/* The same a second time if it was executed already. */
+static bool may_repeat(uint32_t opcode)
+{
+        switch (opcode) {
+        case FUSE_CREATE:
+        case FUSE_MKDIR:
+        case FUSE_MKNOD:
+        case FUSE_SYMLINK:
+        case FUSE_LINK:
+        case FUSE_TMPFILE:
+        case FUSE_UNLINK:
+        case FUSE_RMDIR:
+        case FUSE_RENAME:
+        case FUSE_RENAME2:
+        case FUSE_SETATTR:
+        case FUSE_SETXATTR:
+        case FUSE_REMOVEXATTR:
+        case FUSE_WRITE:
+        case FUSE_FALLOCATE:
+        case FUSE_COPY_FILE_RANGE:
+        case FUSE_IOCTL:
+                return false;
+        default:
+                return true;
+        }
+}
+
 /* A request that was sent again, which is in the own slot. */
 static void serve_resent(struct resume *resume, size_t size)
 {
@@ -191,6 +218,11 @@ static void serve_resent(struct resume *resume, size_t size)
         const uint32_t flags = own->flags;
 
         orphan = requests_find_orphan(requests, header_of(own)->unique);
+        if (!orphan && requests_lost(requests) && !may_repeat(own->opcode)) {
+                channel_answer_error(resume->mount->channel, own->unique | CHANNEL_RESENT, -EIO);
+                request_answered(own);
+                return;
+        }
         if (!orphan) {
                 serve(resume, own, size);
                 return;
