@@ -238,17 +238,12 @@ static void test_damaged(struct fixture *f, gconstpointer data)
         struct request *orphan;
 
         put(f, 8, &newer, 4);
-        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*newer version*");
         g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EPROTO);
         put(f, 8, &version, 4);
         put(f, 12, &no_slots, 4);
-        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
         g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EBADMSG);
-        g_test_assert_expected_messages();
         g_assert_cmpint(unlinkat(f->state_fd, "requests", 0), ==, 0);
-        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
         g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -ENOENT);
-        g_test_assert_expected_messages();
 
         requests_close(f->mount.requests);
         g_assert_cmpint(requests_create(f->state_fd, 2, &f->mount.requests), ==, 0);
@@ -263,6 +258,79 @@ static void test_damaged(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(orphan->phase, ==, REQUEST_READ);
         ((struct fuse_in_header *)request_buffer(orphan))->len = 3;
         g_assert_null(die(f));
+        take(f);
+}
+
+/* The daemon dies with a request whose outcome is known, and then `size` bytes of its slot are changed. */
+static void die_and_damage(struct fixture *f, size_t at, size_t size)
+{
+        requests_close(f->mount.requests);
+        g_assert_cmpint(requests_create(f->state_fd, 2, &f->mount.requests), ==, 0);
+        take(f);
+        begin(f, FUSE_MKDIR);
+        f->request->facts.kind = 1;
+        f->request->facts.size = 4711;
+        request_intended(f->request);
+        request_done(f->request, -17);
+        if (size == 0) {
+                g_assert_nonnull(die(f));
+                g_assert_false(requests_lost(f->mount.requests));
+                return;
+        }
+        for (size_t i = 0; i < size; i++)
+                ((unsigned char *)f->request)[at + i] ^= 0x55;
+        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*of a request is damaged*");
+        g_assert_null(die(f));
+        g_test_assert_expected_messages();
+        g_assert_true(requests_lost(f->mount.requests));
+}
+
+/* What the next daemon would go by is right, or it is not gone by. */
+static void test_damaged_slot(struct fixture *f, gconstpointer data)
+{
+        static const struct {
+                size_t at, size;
+        } damages[] = {
+                {offsetof(struct request, unique), 1},
+                {offsetof(struct request, opcode), 4},
+                {offsetof(struct request, result), 8},
+                {offsetof(struct request, facts.kind), 1},
+                {offsetof(struct request, facts.size), 1},
+                {offsetof(struct request, facts.name), 2},
+                {offsetof(struct request, check_facts), 1},
+        };
+
+        die_and_damage(f, 0, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(damages); i++)
+                die_and_damage(f, damages[i].at, damages[i].size);
+        take(f);
+}
+
+/* The copy of INIT goes before what the file says, and cannot be changed. */
+static void test_saved_init(struct fixture *f, gconstpointer data)
+{
+        const char in[] = "init", out[] = "its reply";
+        const struct iovec iov = {(void *)out, sizeof out};
+        const void *in_now, *out_now;
+        size_t in_size, out_size;
+        int fd;
+
+        g_assert_cmpint(requests_save_init(f->mount.requests), ==, -ENODATA);
+        requests_set_init(f->mount.requests, in, sizeof in, &iov, 1);
+        fd = requests_save_init(f->mount.requests);
+        g_assert_cmpint(fd, >=, 0);
+        g_assert_cmpint(pwrite(fd, in, sizeof in, 0), ==, -1);
+        g_assert_cmpint(ftruncate(fd, 0), ==, -1);
+        requests_close(f->mount.requests);
+        g_assert_cmpint(requests_renew(-1, 2, &f->mount.requests), ==, 0);
+        g_assert_true(requests_lost(f->mount.requests));
+        g_assert_cmpint(requests_restore_init(f->mount.requests, f->state_fd), ==, -EBADMSG);
+        g_assert_false(requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
+        g_assert_cmpint(requests_restore_init(f->mount.requests, fd), ==, 0);
+        g_assert_true(requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
+        g_assert_cmpmem(in_now, in_size, in, sizeof in);
+        g_assert_cmpmem(out_now, out_size, out, sizeof out);
+        close(fd);
         take(f);
 }
 
@@ -604,7 +672,9 @@ int main(int argc, char **argv)
                 {"/requests/raising", test_raising},
                 {"/requests/counted-once", test_counted_once},
                 {"/requests/damaged", test_damaged},
+                {"/requests/damaged-slot", test_damaged_slot},
                 {"/requests/init", test_init},
+                {"/requests/saved-init", test_saved_init},
                 {"/intent/make", test_make},
                 {"/intent/nobody-waits", test_nobody_waits},
                 {"/intent/remove", test_remove},
