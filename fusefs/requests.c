@@ -102,20 +102,14 @@ static uint64_t hash(const void *data, size_t size)
         return h == 0 ? 1 : h;
 }
 
-/* What it is, and does not change when it comes again. */
+/* What it is, and does not change when it comes again or is shown to libfuse as another one (TMPFILE). */
 static uint64_t hash_unique(struct request *request)
 {
         const struct fuse_in_header *header = header_of(request);
-        const uint64_t what[] = {header->unique & ~RESEND_BIT, header->nodeid, header->opcode,
-                                 request->unique, request->opcode};
+        const uint64_t what[] = {header->unique & ~RESEND_BIT, header->nodeid, request->unique,
+                                 request->opcode};
 
         return hash(what, sizeof what);
-}
-
-/* Nothing but the request itself is known: the kill came before read(2) returned. */
-static bool just_read(const struct request *request)
-{
-        return request->unique == 0 && request->opcode == 0 && request->check_unique == 0;
 }
 
 /* Did the dead daemon write all of it?  Counts and ids that are nonsense do no harm: they are nobody's. */
@@ -123,7 +117,7 @@ static bool makes_sense(struct request *request)
 {
         const uint32_t phase = atomic_load(&request->phase);
 
-        if (just_read(request))
+        if (!request_is_known(request)) /* so nothing was done */
                 return phase == REQUEST_READ && request->n_raised == 0 && request->description == 0;
         if (request->check_unique != hash_unique(request))
                 return false;
@@ -133,8 +127,9 @@ static bool makes_sense(struct request *request)
         if (phase == REQUEST_DONE &&
             request->check_result != hash(&request->result, sizeof request->result))
                 return false;
+        if (request->check_facts == 0) /* it does without, or nobody waited any more */
+                return phase != REQUEST_INTENT || request->facts.kind == 0;
         return (phase != REQUEST_INTENT && phase != REQUEST_DONE) ||
-               (request->check_facts == 0 && request->facts.kind == 0) ||
                request->check_facts == hash(&request->facts, sizeof request->facts);
 }
 
@@ -413,17 +408,27 @@ void request_before_read(struct request *request)
         atomic_store(&request->phase, REQUEST_READ);
 }
 
-void request_was_read(struct request *request)
+void request_identify(struct request *request)
 {
-        const struct fuse_in_header *header;
+        const struct fuse_in_header *header = header_of(request);
 
-        if (!request)
-                return;
-        header = header_of(request);
         request->unique = header->unique & ~RESEND_BIT;
         request->opcode = header->opcode;
-        request->attempts = 1;
+        atomic_signal_fence(memory_order_seq_cst);
         request->check_unique = hash_unique(request);
+}
+
+bool request_is_known(const struct request *request)
+{
+        return request->check_unique != 0;
+}
+
+void request_was_read(struct request *request)
+{
+        if (!request)
+                return;
+        request->attempts = 1;
+        request_identify(request);
         atomic_signal_fence(memory_order_seq_cst);
 }
 

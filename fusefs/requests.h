@@ -178,6 +178,11 @@ void request_before_read(struct request *request); /* the buffer is empty */
 void request_was_read(struct request *request);    /* and now it is not: READ */
 void request_flag(struct request *request, uint32_t flag);
 
+/* An orphan that a kill left before it was known what it is (its check is 0): what comes again, or is in its
+ * buffer, is it. */
+bool request_is_known(const struct request *request);
+void request_identify(struct request *request);
+
 /* The kernel is told of the node `id`: before its count is raised, and after.  False: there is no
  * room for one more. */
 bool request_can_raise(const struct request *request);

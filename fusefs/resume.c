@@ -231,10 +231,8 @@ static void serve_resent(struct resume *resume, size_t size)
         FAILPOINT("found-orphan");
         memcpy(request_buffer(orphan), request_buffer(own), size);
         request_flag(orphan, flags);
-        if (orphan->unique == 0) { /* the kill came before read(2) returned */
-                orphan->opcode = own->opcode;
-                orphan->unique = own->unique;
-        }
+        if (!request_is_known(orphan)) /* the kill came before read(2) returned */
+                request_identify(orphan);
         orphan->resends = requests_resends(requests);
         serve(resume, orphan, size);
         requests_resolved(requests, orphan);
@@ -363,7 +361,7 @@ static void serve_orphans(struct resume *resume)
                 if (atomic_load(&orphan->phase) == REQUEST_REPLY && may_have_raised(resume, orphan))
                         continue;
                 request_set_current(orphan);
-                if (orphan->unique == 0)
+                if (!request_is_known(orphan))
                         request_was_read(orphan);
                 size = channel_serve_again(mount->channel, orphan);
                 if (size < 0)

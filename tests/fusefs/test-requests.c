@@ -306,6 +306,37 @@ static void test_damaged_slot(struct fixture *f, gconstpointer data)
         take(f);
 }
 
+/* Killed while the kernel hands it over, and then at each step of becoming known: nothing is damaged. */
+static void test_unknown(struct fixture *f, gconstpointer data)
+{
+        struct fuse_in_header *header;
+        struct request *orphan;
+
+        request_before_read(f->request);
+        header = request_buffer(f->request);
+        *header = (struct fuse_in_header){.len = sizeof *header, .opcode = FUSE_MKDIR, .unique = 42, .nodeid = 1};
+        orphan = die(f);
+        g_assert_nonnull(orphan);
+        g_assert_false(request_is_known(orphan));
+        orphan->opcode = FUSE_MKDIR;
+        orphan = die(f);
+        orphan->unique = 42;
+        orphan = die(f);
+        g_assert_false(request_is_known(orphan));
+        request_identify(orphan);
+        orphan->facts.kind = 1;
+        request_intended(orphan);
+        orphan = die(f);
+        g_assert_true(request_is_known(orphan));
+        g_assert_cmpuint(orphan->phase, ==, REQUEST_INTENT);
+        header = request_buffer(orphan);
+        header->opcode = FUSE_CREATE; /* as channel.c shows a TMPFILE to libfuse */
+        header->unique |= UINT64_C(1) << 63;
+        orphan = die(f);
+        g_assert_cmpuint(orphan->phase, ==, REQUEST_INTENT);
+        g_assert_false(requests_lost(f->mount.requests));
+}
+
 /* The copy of INIT goes before what the file says, and cannot be changed. */
 static void test_saved_init(struct fixture *f, gconstpointer data)
 {
@@ -673,6 +704,7 @@ int main(int argc, char **argv)
                 {"/requests/counted-once", test_counted_once},
                 {"/requests/damaged", test_damaged},
                 {"/requests/damaged-slot", test_damaged_slot},
+                {"/requests/unknown", test_unknown},
                 {"/requests/init", test_init},
                 {"/requests/saved-init", test_saved_init},
                 {"/intent/make", test_make},
