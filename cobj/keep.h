@@ -104,8 +104,8 @@ void *keep_next(struct keep *keep, enum keep_type type, uint64_t *cursor, size_t
 /* A word of the head, 0 in a new file; for single stores of whoever owns it.  NULL if `keep` is. */
 _Atomic uint64_t *keep_word(struct keep *keep, enum keep_word word);
 
-/* Lets the table of ids count in that word (one of the first four) and its check.  `keep` may be NULL.  A line
- * is logged if they are damaged. */
+/* Lets the table of ids count in that word (one of the first four) and its check.  `keep` may be NULL.  A
+ * line is logged if they are damaged. */
 void keep_ids(struct id_table *table, struct keep *keep, enum keep_word word);
 
 /* Whether the record survives, or is ordinary memory. */

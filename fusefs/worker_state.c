@@ -160,7 +160,8 @@ static int resume_keep(struct k42_mount *mount)
         int r = adopt_keep(mount, &damaged);
 
         if (r == 0 && damaged > 0)
-                g_warning("%s/keep: %u damaged parts are not used", state_dir_path(mount->state_dir), damaged);
+                g_warning("%s/keep: %u damaged parts are not used",
+                          state_dir_path(mount->state_dir), damaged);
         if (r == 0)
                 return 0;
         if (r == -EPROTO || r == -ENOMEM)

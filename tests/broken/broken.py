@@ -8,8 +8,8 @@ What holds after each break: who reads through what is open gets the right bytes
 file's; the mount goes on with the first
 worker that comes, and files that are opened by name are right.  A STEP is one of
 
-    WHAT:HOW         breaks the file WHAT of the state directory: missing, empty, short, garbage, zeros, newer,
-                     replaced; or `state:removed`, `state:full`, `state.db:locked`
+    WHAT:HOW         breaks the file WHAT of the state directory: missing, empty, short, garbage, zeros,
+                     newer, replaced; or `state:removed`, `state:full`, `state.db:locked`
     all WHAT:HOW     the same, and nothing that is open may have failed by it
     random:SEED:N    N times: bytes of what comes from SEED, somewhere in keep, journal and requests
     source:SEED:N    N times: the files of SOURCE are replaced, deleted and moved by others

@@ -314,7 +314,7 @@ static void test_unknown(struct fixture *f, gconstpointer data)
 
         request_before_read(f->request);
         header = request_buffer(f->request);
-        *header = (struct fuse_in_header){.len = sizeof *header, .opcode = FUSE_MKDIR, .unique = 42, .nodeid = 1};
+        *header = (struct fuse_in_header){.len = sizeof *header, .opcode = FUSE_MKDIR, .unique = 42};
         orphan = die(f);
         g_assert_nonnull(orphan);
         g_assert_false(request_is_known(orphan));
