@@ -122,12 +122,13 @@ struct request {
 
 struct requests;
 
-/* Makes the file in directory `dirfd`, with slots for `threads` threads; what was there is replaced.  A `dirfd` of
- * -1: in no directory, it lives as long as somebody has its descriptor.  Returns 0 or -errno. */
+/* Makes the file in directory `dirfd`, with slots for `threads` threads; what was there is replaced.
+ * A `dirfd` of -1: in no directory, it lives as long as somebody has its descriptor.  Returns 0 or
+ * -errno. */
 int requests_create(int dirfd, unsigned threads, struct requests **ret_requests);
 
-/* Takes over the one of a dead daemon.  Returns 0; -EPROTO if it is of a newer version; -EBADMSG if it is damaged;
- * another -errno. */
+/* Takes over the one of a dead daemon.  Returns 0; -EPROTO if it is of a newer version; -EBADMSG if
+ * it is damaged; another -errno. */
 int requests_adopt(int dirfd, struct requests **ret_requests);
 
 /* The same without a name: takes over the file that `fd` refers to, which stays the caller's. */
@@ -136,8 +137,8 @@ int requests_adopt_fd(int fd, struct requests **ret_requests);
 /* As requests_create(), in the place of one that is lost. */
 int requests_renew(int dirfd, unsigned threads, struct requests **ret_requests);
 
-/* True if the file, or a slot of it, was lost or damaged: a request that is sent again, and of which nothing is
- * known, may have been executed. */
+/* True if the file, or a slot of it, was lost or damaged: a request that is sent again, and of which
+ * nothing is known, may have been executed. */
 bool requests_lost(const struct requests *requests);
 
 int requests_fd(const struct requests *requests); /* borrowed */
@@ -219,8 +220,8 @@ void requests_set_init(struct requests *requests, const void *in, size_t in_size
 bool requests_get_init(struct requests *requests, const void **ret_in, size_t *ret_in_size,
                        const void **ret_out, size_t *ret_out_size);
 
-/* A sealed copy of both in a file of its own, for whoever keeps it where nobody can damage it; -ENODATA if there
- * was no answer yet.  And back from there: -EBADMSG if it is none. */
+/* A sealed copy of both in a file of its own, for whoever keeps it where nobody can damage it; -ENODATA
+ * if there was no answer yet.  And back from there: -EBADMSG if it is none. */
 int requests_save_init(const struct requests *requests);
 int requests_restore_init(struct requests *requests, int fd);
 

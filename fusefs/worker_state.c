@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * `keep` and `requests` are mapped and used in place, so the directory is of no importance while a worker lives:
- * their descriptors are parked with the holder, and the next worker takes them from there.  It looks for the names
- * only if there is none.  So it does not matter whether somebody has cleared up in the directory, or a user's
- * runtime directory went with his session.
+ * `keep` and `requests` are mapped and used in place, so the directory is of no importance while a
+ * worker lives: their descriptors are parked with the holder, and the next worker takes them from
+ * there.  It looks for the names only if there is none.  So it does not matter whether somebody has
+ * cleared up in the directory, or a user's runtime directory went with his session.
  *
- * The INIT request and its answer are in `requests`, and nobody can serve without them: a sealed copy is parked,
- * too, and goes before what the file says.
+ * The INIT request and its answer are in `requests`, and nobody can serve without them: a sealed copy
+ * is parked, too, and goes before what the file says.
  */
 #include "fusefs/worker_state.h"
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What the next daemon needs is broken while there is none.  It goes on with what it can verify, answers
-# ESTALE for the rest, says so in a line, and never gives anybody another file's data; at the end nothing is left.
+# ESTALE for the rest, says so in a line, and never gives anybody another file's data; at the end nothing
+# is left.
 # tests/broken/broken.py holds files, directories and locks, and has the steps.  K42_SOAK: all of them, in all
 # classes, and many more rounds.  K42_SEED repeats a run.
 
@@ -45,8 +46,8 @@ said() {
     k42_expect_log 'a counter of ids is damaged'
     classes keep:garbage requests:garbage "all journal:garbage" "all state.db:garbage" \
         ${K42_SOAK:+keep:zeros keep:empty keep:short requests:zeros requests:empty requests:short \
-        requests:head keep:head "all journal:empty" "all journal:newer" "all journal:short" "all state.db:empty" \
-        "all state.db:locked"}
+        requests:head keep:head "all journal:empty" "all journal:newer" "all journal:short" \
+        "all state.db:empty" "all state.db:locked"}
     [ -n "${K42_SOAK:-}" ] && return
     said 1 'keep: is made anew, and what was open is stale: it is damaged$'
     said 1 'requests: is made anew, and what was under way may fail: it is damaged$'
