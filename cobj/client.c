@@ -602,7 +602,7 @@ int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *d
         if (r == 0)
                 r = make_with_record(table, &nobody, -1, &table->nobody);
         if (r == 0)
-                id_table_keep(table->ids, keep_word(keep, KEEP_WORD_CLIENT_IDS));
+                keep_ids(table->ids, keep, KEEP_WORD_CLIENT_IDS);
         if (r == 0)
                 r = start_watcher(table);
         if (r < 0) {

@@ -21,6 +21,12 @@
 #define CHUNKS     (32 - CHUNK_BITS)
 #define STEP       1024 /* slots that id_table_next_ref() looks at without giving the lock up */
 
+/* Where generations go on when it is not known which ones were given out: nobody counts that far from 1, and
+ * if that should happen twice, the place is another one. */
+#define LOST_GENERATION UINT32_C(0x80000000)
+/* An index in a record is not believed beyond this then. */
+#define PEAK_UNKNOWN_MAX (UINT32_C(1) << 24)
+
 struct slot {
         _Atomic(void *) object;
         _Atomic uint32_t generation; /* never 0 */
@@ -41,6 +47,7 @@ struct id_table {
         uint32_t generation;       /* the last one that was given out */
         uint32_t peak;             /* the first index that no table with this word ever used */
         _Atomic uint64_t *word;    /* the last two, for the next daemon; NULL: nowhere */
+        _Atomic uint64_t *check;   /* the complement of the word, stored after it */
 };
 
 /* Chunk and offset of an index. */
@@ -85,9 +92,12 @@ static void locked_save(struct id_table *table)
 {
         if (table->next > table->peak)
                 table->peak = table->next;
-        if (table->word)
-                atomic_store_explicit(table->word, (uint64_t)table->peak << 32 | table->generation,
-                                      memory_order_release);
+        if (table->word) {
+                const uint64_t word = (uint64_t)table->peak << 32 | table->generation;
+
+                atomic_store_explicit(table->word, word, memory_order_release);
+                atomic_store_explicit(table->check, ~word, memory_order_release);
+        }
 }
 
 struct id_table *id_table_new(uint32_t first, uint32_t limit)
@@ -104,16 +114,37 @@ struct id_table *id_table_new(uint32_t first, uint32_t limit)
         return table;
 }
 
-void id_table_keep(struct id_table *table, _Atomic uint64_t *word)
+/* A kill between the two stores leaves the word one step ahead of its check. */
+static bool checks(uint64_t word, uint64_t check)
 {
-        const uint64_t before = word ? atomic_load_explicit(word, memory_order_relaxed) : 0;
+        const uint32_t generation = (uint32_t)word, generation_then = (uint32_t)~check;
+        const uint32_t peak = (uint32_t)(word >> 32), peak_then = (uint32_t)(~check >> 32);
+
+        return (generation == generation_then || generation == after_generation(generation_then)) &&
+               (peak == peak_then || peak == peak_then + 1);
+}
+
+bool id_table_keep(struct id_table *table, _Atomic uint64_t *word, _Atomic uint64_t *check)
+{
+        uint64_t before, checked;
+        bool right;
 
         if (!word)
-                return;
+                return true;
+        before = atomic_load_explicit(word, memory_order_relaxed);
+        checked = atomic_load_explicit(check, memory_order_relaxed);
+        right = checks(before, checked);
         table->word = word;
+        table->check = check;
         table->peak = (uint32_t)(before >> 32);
-        table->first_generation = table->generation = after_generation((uint32_t)before);
+        table->generation = after_generation((uint32_t)before);
+        if (!right) {
+                table->peak = MIN(MAX(table->peak, (uint32_t)(~checked >> 32)), PEAK_UNKNOWN_MAX);
+                table->generation = LOST_GENERATION | g_random_int_range(0, INT32_MAX);
+        }
+        table->first_generation = table->generation;
         locked_save(table); /* nobody else has the table yet */
+        return right;
 }
 
 void id_table_unref(struct id_table *table)

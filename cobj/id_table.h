@@ -42,9 +42,11 @@ typedef struct id_table K42IdTable; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42IdTable, id_table_unref)
 
 /* Counts generations in *word, which is 0 at first and survives the daemon: half of it is the generation
- * that was given out last, the other half the first index that was never used.  NULL: the table counts
- * for itself.  Before the first id. */
-void id_table_keep(struct id_table *table, _Atomic uint64_t *word);
+ * that was given out last, the other half the first index that was never used.  `check` is the word's
+ * complement (so all ones at first).  NULL: the table counts for itself.  Before the first id.  Returns false
+ * if the two do not belong together: they are damaged, or were lost with their file.  Then it is not known
+ * which ids somebody still has, and generations go on far from all that can have been given out. */
+bool id_table_keep(struct id_table *table, _Atomic uint64_t *word, _Atomic uint64_t *check);
 
 /* Puts `object` (not NULL) at exactly that id, which an earlier daemon gave out.  While ids are restored
  * there are no other threads, and no id is reserved and not yet published; ids in between that are not

@@ -177,11 +177,12 @@ static int make_ring(int dirfd, const char *name, uint32_t records, struct journ
 
         /* An old one is unlinked, not truncated: whoever may still have it mapped would get SIGBUS.
          */
-        if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT) {
+        if (dirfd >= 0 && unlinkat(dirfd, name, 0) < 0 && errno != ENOENT) {
                 r = -errno;
                 goto free_journal;
         }
-        fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        fd = dirfd < 0 ? memfd_create(name, MFD_CLOEXEC)
+                       : openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0) {
                 r = -errno;
                 goto free_journal;
@@ -479,11 +480,13 @@ static int copy_records(int fd, const struct journal_header *old, struct journal
         return 0;
 }
 
-int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal)
+int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal,
+                  int *ret_in_memory)
 {
         g_autofree char *new_name = g_strconcat(name, ".new", NULL);
         struct journal_header old;
         struct journal *journal;
+        bool in_memory;
         uint32_t n;
         int fd, r;
 
@@ -500,14 +503,18 @@ int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal 
         while (records < 2 * n && records < JOURNAL_RECORDS_MAX)
                 records *= 2;
         r = make_ring(dirfd, new_name, records, &journal);
-        if (r < 0)
+        in_memory = r < 0;
+        if (in_memory && make_ring(-1, new_name, records, &journal) < 0)
                 goto out;
+        *ret_in_memory = r;
         r = copy_records(fd, &old, journal, n);
         journal->header->id = old.id;
         atomic_store(&journal->header->tail, old.tail);
         atomic_store(&journal->header->head, old.tail + n);
         complete(journal);
-        if (r == 0 && renameat(dirfd, new_name, dirfd, name) < 0)
+        if (r == 0 && in_memory)
+                unlinkat(dirfd, name, 0); /* it is behind from here on, and must not be met again */
+        else if (r == 0 && renameat(dirfd, new_name, dirfd, name) < 0)
                 r = -errno;
         if (r < 0) {
                 unlinkat(dirfd, new_name, 0);
@@ -520,14 +527,34 @@ out:
         return r;
 }
 
+static void say_in_memory(const char *dir, const char *name, int error)
+{
+        if (error < 0)
+                g_warning("%s/%s: cannot be made, it is in memory only: %s", dir, name, g_strerror(-error));
+}
+
+/* One that starts empty: in the directory, or else in memory. */
+static int create_anywhere(int dirfd, const char *dir, const char *name, uint32_t records,
+                           struct journal **ret_journal)
+{
+        int r = journal_create(dirfd, name, records, ret_journal);
+
+        if (r == 0)
+                return 0;
+        say_in_memory(dir, name, r);
+        return journal_create(-1, name, records, ret_journal);
+}
+
 int journal_resume(int dirfd, const char *dir, const char *name, uint32_t records,
                    struct journal **ret_journal)
 {
         g_autofree char *aside = g_strconcat(name, ".broken", NULL);
-        int r = journal_adopt(dirfd, name, records, ret_journal);
+        int in_memory = 0, r = journal_adopt(dirfd, name, records, ret_journal, &in_memory);
 
-        if (r == 0)
+        if (r == 0) {
+                say_in_memory(dir, name, in_memory);
                 return 0;
+        }
         /* The way of a rename that fails, journal_create() clears. */
         if (r != -ENOENT)
                 (void)renameat(dirfd, name, dirfd, aside);
@@ -535,5 +562,5 @@ int journal_resume(int dirfd, const char *dir, const char *name, uint32_t record
                   r == -EPROTO    ? "it was made by a newer k42fs"
                   : r == -EBADMSG ? "it is damaged"
                                   : g_strerror(-r));
-        return journal_create(dirfd, name, records, ret_journal);
+        return create_anywhere(dirfd, dir, name, records, ret_journal);
 }

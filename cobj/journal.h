@@ -61,19 +61,23 @@ G_STATIC_ASSERT(sizeof(struct journal_record) == JOURNAL_RECORD_SIZE);
 
 struct journal;
 
-/* Makes (or empties) the file `name` in directory `dirfd` with room for `records` (a power of two)
- * and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated), nothing left behind. */
+/* Makes (or empties) the file `name` in directory `dirfd` (-1: in memory, and in no directory) with room for
+ * `records` (a power of two) and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated),
+ * nothing left behind. */
 int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
 
-/* Takes over what an earlier daemon's journal still has: a new ring takes the place of the file (at once:
- * a kill leaves the one or the other), with the same sequence numbers, room for `records` at least and
- * for as many more as there are.  What was reserved and never committed is JOURNAL_NONE in it.  Returns 0;
- * -EPROTO if the file is of a newer version; -EBADMSG if it is damaged; another -errno, -ENOENT too; the
- * file is untouched then. */
-int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
+/* Takes over what an earlier daemon's journal still has: a new ring takes the place of the file (at once: a
+ * kill leaves the one or the other), with the same sequence numbers, room for `records` at least and for as
+ * many more as there are.  What was reserved and never committed is JOURNAL_NONE in it.  Returns 0; -EPROTO
+ * if the file is of a newer version; -EBADMSG if it is damaged; another -errno, -ENOENT too; the file is
+ * untouched then.  `ret_in_memory`: 0, or why the new ring had to be made in memory (a full disk): then the
+ * file is gone, and what the ring still has when this daemon dies is, too. */
+int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal,
+                  int *ret_in_memory);
 
-/* The same, but what cannot be taken over is moved aside, to NAME.broken, said in one line, and there is
- * a new one.  `dir`: how the directory is called in that line.  Returns 0 or -errno as journal_create(). */
+/* The same, but what cannot be taken over is moved aside, to NAME.broken, said in one line, and there is a
+ * new one; in memory, where the directory has no room for it or is not there any more.  `dir`: how the
+ * directory is called in that line.  Returns 0 or -errno: no memory. */
 int journal_resume(int dirfd, const char *dir, const char *name, uint32_t records,
                    struct journal **ret_journal);
 

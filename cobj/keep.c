@@ -27,6 +27,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cobj/id_table.h"
+
 #define KEEP_MAGIC  "k42keep" /* with its NUL: 8 bytes */
 #define KEEP_STATE  UINT64_C(0x6b33e5a95c970000)
 #define SLAB_WORD   UINT64_C(0x6b53000000000000) /* | units of a record << 32 | index */
@@ -422,9 +424,25 @@ void keep_close(struct keep *keep)
         if (!keep)
                 return;
         munmap(keep->reservation, keep->reservation_size);
-        close(keep->fd);
+        if (keep->fd >= 0)
+                close(keep->fd);
         g_mutex_clear(&keep->lock);
         free(keep);
+}
+
+static int new_file(int dirfd, const char *name)
+{
+        int fd;
+
+        if (dirfd < 0) {
+                fd = memfd_create(name, MFD_CLOEXEC);
+                return fd < 0 ? -errno : fd;
+        }
+        /* Unlinked, not truncated: whoever may still have an old one mapped would get SIGBUS. */
+        if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+                return -errno;
+        fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        return fd < 0 ? -errno : fd;
 }
 
 int keep_create(int dirfd, const char *name, struct keep **ret_keep)
@@ -433,12 +451,9 @@ int keep_create(int dirfd, const char *name, struct keep **ret_keep)
         struct keep_head *head;
         int fd, r;
 
-        /* Unlinked, not truncated: whoever may still have an old one mapped would get SIGBUS. */
-        if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
-                return -errno;
-        fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        fd = new_file(dirfd, name);
         if (fd < 0)
-                return -errno;
+                return fd;
         r = preallocate(fd, 0, KEEP_SLAB);
         if (r == 0)
                 r = make_keep(fd, KEEP_SLAB, &keep);
@@ -458,11 +473,32 @@ int keep_create(int dirfd, const char *name, struct keep **ret_keep)
         head->version = KEEP_VERSION;
         head->slab_size = KEEP_SLAB;
         atomic_store_explicit(&head->slabs, slabs_word(1), memory_order_relaxed);
+        for (unsigned i = 0; i < KEEP_WORD_BACKING_SEARCH; i++)
+                atomic_store_explicit(&head->words[KEEP_WORD_CHECKS + i], UINT64_MAX, memory_order_relaxed);
         /* The magic last: a file that has it is whole. */
         atomic_thread_fence(memory_order_release);
         memcpy(head->magic, KEEP_MAGIC, sizeof head->magic);
         *ret_keep = keep;
         return 0;
+}
+
+void keep_has_lost(struct keep *keep)
+{
+        for (unsigned i = 0; i < KEEP_WORD_BACKING_SEARCH; i++)
+                atomic_store(&head_of(keep)->words[KEEP_WORD_CHECKS + i], 0);
+        atomic_store(&head_of(keep)->words[KEEP_WORD_BACKING_SEARCH], 1);
+}
+
+void keep_ids(struct id_table *table, struct keep *keep, enum keep_word word)
+{
+        _Atomic uint64_t *const words = keep ? head_of(keep)->words : NULL;
+        bool lost; /* as keep_has_lost() leaves it, which somebody has told about */
+
+        if (!keep)
+                return;
+        lost = atomic_load(&words[word]) == 0 && atomic_load(&words[KEEP_WORD_CHECKS + word]) == 0;
+        if (!id_table_keep(table, &words[word], &words[KEEP_WORD_CHECKS + word]) && !lost)
+                g_warning("keep: a counter of ids is damaged, they go on at another number");
 }
 
 /* What the head says that has to be so before anything else is believed. */
@@ -567,24 +603,19 @@ static uint32_t adopt_slabs(struct keep *keep)
         return damaged;
 }
 
-int keep_adopt(int dirfd, const char *name, struct keep **ret_keep, uint32_t *ret_damaged)
+int keep_adopt_fd(int fd, struct keep **ret_keep, uint32_t *ret_damaged)
 {
         struct keep *keep = NULL;
         uint32_t slabs = 0, missing = 0;
-        int fd, r;
+        int r = usable_slabs(fd, &slabs, &missing);
 
-        fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        r = usable_slabs(fd, &slabs, &missing);
         if (r == 0)
                 r = make_keep(fd, (uint64_t)slabs * KEEP_SLAB, &keep);
-        if (r < 0) {
-                close(fd);
+        if (r < 0)
                 return r;
-        }
         r = map_slabs(keep, 0, slabs);
         if (r < 0) {
+                keep->fd = -1; /* the caller's */
                 keep_close(keep);
                 return r;
         }
@@ -592,4 +623,22 @@ int keep_adopt(int dirfd, const char *name, struct keep **ret_keep, uint32_t *re
         *ret_damaged = missing + adopt_slabs(keep);
         *ret_keep = keep;
         return 0;
+}
+
+int keep_adopt(int dirfd, const char *name, struct keep **ret_keep, uint32_t *ret_damaged)
+{
+        int fd, r;
+
+        fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        r = keep_adopt_fd(fd, ret_keep, ret_damaged);
+        if (r < 0)
+                close(fd);
+        return r;
+}
+
+int keep_fd(const struct keep *keep)
+{
+        return keep->fd;
 }

@@ -56,19 +56,30 @@ enum keep_word {
         KEEP_WORD_DESCRIPTION_IDS,
         KEEP_WORD_NODE_IDS,
         KEEP_WORD_BACKING_SEARCH, /* fusefs/passthrough.c */
-        KEEP_WORDS = 16, /* room in the head */
+        KEEP_WORD_CHECKS = 8, /* of the first four, see id_table_keep() */
+        KEEP_WORDS = 16,      /* room in the head */
 };
 
+struct id_table;
 struct keep;
 
-/* Makes the file `name` in directory `dirfd` (what was there is replaced).  Returns 0 or -errno, nothing
- * left behind. */
+/* Makes the file `name` in directory `dirfd` (what was there is replaced).  With a `dirfd` of -1 it is in no
+ * directory, and lives as long as somebody has its descriptor.  Returns 0 or -errno, nothing left behind. */
 int keep_create(int dirfd, const char *name, struct keep **ret_keep);
 
 /* Takes over the file of an earlier daemon, which must be dead.  Returns 0; -EPROTO if it is of a newer
  * version; -EBADMSG if its head is damaged; another -errno.  `ret_damaged`: slabs that did not check and
  * are not used (not a reason to fail). */
 int keep_adopt(int dirfd, const char *name, struct keep **ret_keep, uint32_t *ret_damaged);
+
+/* The same with the file that `fd` refers to, which is the keep's on success. */
+int keep_adopt_fd(int fd, struct keep **ret_keep, uint32_t *ret_damaged);
+
+/* This new keep takes the place of one that is lost: nobody knows what that one had given out, so ids (and
+ * those of backing files) are not taken to be free because they are not here. */
+void keep_has_lost(struct keep *keep);
+
+int keep_fd(const struct keep *keep); /* borrowed; keep_adopt_fd() takes a duplicate of it */
 
 void keep_close(struct keep *keep); /* unmaps; the file stays.  NULL is ignored */
 typedef struct keep K42Keep;        /* for g_autoptr() only */
@@ -92,6 +103,10 @@ void *keep_next(struct keep *keep, enum keep_type type, uint64_t *cursor, size_t
 
 /* A word of the head, 0 in a new file; for single stores of whoever owns it.  NULL if `keep` is. */
 _Atomic uint64_t *keep_word(struct keep *keep, enum keep_word word);
+
+/* Lets the table of ids count in that word (one of the first four) and its check.  `keep` may be NULL.  A
+ * line is logged if they are damaged. */
+void keep_ids(struct id_table *table, struct keep *keep, enum keep_word word);
 
 /* Whether the record survives, or is ordinary memory. */
 bool keep_has(struct keep *keep, const void *record);

@@ -95,7 +95,7 @@ int cobj_new(const struct cobj_observer *observer, struct keep *keep, struct cob
                 cobj_free(cobj);
                 return r;
         }
-        id_table_keep(cobj->xobjs, keep_word(keep, KEEP_WORD_HANDLE_IDS));
+        keep_ids(cobj->xobjs, keep, KEEP_WORD_HANDLE_IDS);
         *ret_cobj = cobj;
         return 0;
 }

@@ -45,6 +45,7 @@ static void write_facts(struct request *request, enum intent_kind kind)
 {
         atomic_store_explicit(&request->phase, REQUEST_READ, memory_order_relaxed);
         atomic_signal_fence(memory_order_seq_cst);
+        request->check_facts = 0;
         request->facts.kind = (uint32_t)kind;
 }
 
@@ -54,7 +55,7 @@ static int64_t run(struct request *request)
         if (request->flags & REQUEST_GONE)
                 return -EINTR;
         FAILPOINT("intent");
-        atomic_store_explicit(&request->phase, REQUEST_INTENT, memory_order_release);
+        request_intended(request);
         return INTENT_RUN;
 }
 

@@ -332,7 +332,7 @@ int node_table_new(struct k42_mount *mount, struct node_table **ret_table)
                 table->ids = id_table_new(FIRST_INDEX, UINT32_MAX - FIRST_INDEX);
                 r = table->ids ? 0 : -ENOMEM;
                 if (table->ids)
-                        id_table_keep(table->ids, keep_word(mount->keep, KEEP_WORD_NODE_IDS));
+                        keep_ids(table->ids, mount->keep, KEEP_WORD_NODE_IDS);
         }
         if (r == 0) {
                 for (unsigned i = 0; i < NODE_SHARDS; i++)

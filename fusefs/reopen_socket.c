@@ -274,7 +274,7 @@ int reopen_socket_start(struct k42_mount *mount, struct reopen_socket **ret_sock
                 g_warning("%s/" K42_REOPEN_SOCKET ": cannot be served: %s",
                           state_dir_path(mount->state_dir), g_strerror(-r));
                 reopen_socket_stop(rs);
-                return r;
+                return mount->resume ? 0 : r; /* a mount that is in use goes on without */
         }
         *ret_socket = rs;
         return 0;

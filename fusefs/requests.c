@@ -47,8 +47,10 @@ G_STATIC_ASSERT(REQUEST_HEADERS % PAGE == 0 && REQUEST_WRITE_MAX % PAGE == 0);
 struct requests {
         struct head *head; /* the mapping */
         size_t size;       /* of it */
+        int fd;
         unsigned n_slots;
-        unsigned buffer_size;
+        unsigned buffer_size; /* bytes, headers included */
+        bool lost;            /* constant after the start */
         atomic_bool *taken; /* by a thread of this daemon */
 };
 
@@ -101,10 +103,57 @@ unsigned requests_max_write(const struct requests *requests)
         return requests_buffer_size(requests) - REQUEST_HEADERS;
 }
 
+/* ---- what is believed ---- */
+
+static uint64_t hash(const void *data, size_t size)
+{
+        uint64_t h = UINT64_C(0x9e3779b97f4a7c15) ^ size;
+
+        for (size_t at = 0; at < size; at += sizeof h) {
+                uint64_t word = 0;
+
+                memcpy(&word, (const char *)data + at, MIN(sizeof word, size - at));
+                h = (h ^ word) * UINT64_C(0xff51afd7ed558ccd);
+                h ^= h >> 32;
+        }
+        return h == 0 ? 1 : h;
+}
+
+/* What it is, and does not change when it comes again or is shown to libfuse as another one (TMPFILE). */
+static uint64_t hash_unique(struct request *request)
+{
+        const struct fuse_in_header *header = header_of(request);
+        const uint64_t what[] = {header->unique & ~RESEND_BIT, header->nodeid, request->unique,
+                                 request->opcode};
+
+        return hash(what, sizeof what);
+}
+
+/* Did the dead daemon write all of it?  Counts and ids that are nonsense do no harm: they are nobody's. */
+static bool makes_sense(struct request *request)
+{
+        const uint32_t phase = atomic_load(&request->phase);
+
+        if (!request_is_known(request)) /* so nothing was done */
+                return phase == REQUEST_READ && request->n_raised == 0 && request->description == 0;
+        if (request->check_unique != hash_unique(request))
+                return false;
+        if (phase == REQUEST_REPLY && request->reply_size > 0 &&
+            request->check_reply != hash(request->reply, request->reply_size))
+                return false;
+        if (phase == REQUEST_DONE &&
+            request->check_result != hash(&request->result, sizeof request->result))
+                return false;
+        if (request->check_facts == 0) /* it does without, or nobody waited any more */
+                return phase != REQUEST_INTENT || request->facts.kind == 0;
+        return (phase != REQUEST_INTENT && phase != REQUEST_DONE) ||
+               request->check_facts == hash(&request->facts, sizeof request->facts);
+}
+
 /* ---- the file ---- */
 
-/* Locking it is worth trying: an ordinary user may not lock much, and then it is only faulted in.
- */
+/* Locking it is worth trying: an ordinary user may not lock much, and then it is only faulted in.  `fd` is
+ * theirs on success. */
 static int map(int fd, unsigned n_slots, unsigned buffer_size, struct requests **ret_requests)
 {
         struct requests *requests = calloc(1, sizeof *requests);
@@ -130,28 +179,30 @@ static int map(int fd, unsigned n_slots, unsigned buffer_size, struct requests *
         }
         (void)mlock(mem, requests->size);
         requests->head = mem;
+        requests->fd = fd;
         *ret_requests = requests;
         return 0;
 }
 
-static int create(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests)
+int requests_create(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests)
 {
         const unsigned n_slots = MIN(threads + SPARE, SLOTS_MAX);
         const unsigned buffer_size = max_write + REQUEST_HEADERS;
         struct requests *requests;
         int fd, r;
 
-        if (unlinkat(dirfd, NAME, 0) < 0 && errno != ENOENT)
+        if (dirfd >= 0 && unlinkat(dirfd, NAME, 0) < 0 && errno != ENOENT)
                 return -errno;
-        fd = openat(dirfd, NAME, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        fd = dirfd < 0 ? memfd_create(NAME, MFD_CLOEXEC)
+                       : openat(dirfd, NAME, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0)
                 return -errno;
         /* a hole could be a SIGBUS */
         r = -posix_fallocate(fd, 0, (off_t)file_size(n_slots, buffer_size));
         if (r == 0)
                 r = map(fd, n_slots, buffer_size, &requests);
-        close(fd);
         if (r < 0) {
+                close(fd);
                 unlinkat(dirfd, NAME, 0);
                 return r;
         }
@@ -180,6 +231,10 @@ static void check_slot(struct requests *requests, struct request *request)
         if (request->phase > REQUEST_ANSWERED)
                 request->phase = REQUEST_READ;
         request->flags &= ~(uint32_t)REQUEST_GONE;
+        if (header->len > 0 && atomic_load(&request->phase) != REQUEST_ANSWERED && !makes_sense(request)) {
+                requests->lost = true;
+                request_before_read(request);
+        }
 }
 
 static int check_head(int fd, unsigned *ret_n_slots, unsigned *ret_buffer_size)
@@ -205,37 +260,63 @@ static int check_head(int fd, unsigned *ret_n_slots, unsigned *ret_buffer_size)
         return 0;
 }
 
-static int adopt(int dirfd, struct requests **ret_requests)
+/* `fd` is theirs on success. */
+static int adopt_fd(int fd, struct requests **ret_requests)
 {
         unsigned n_slots, buffer_size;
-        int fd = openat(dirfd, NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC), r;
+        int r = check_head(fd, &n_slots, &buffer_size);
 
-        if (fd < 0)
-                return -errno;
-        r = check_head(fd, &n_slots, &buffer_size);
         if (r == 0)
                 r = map(fd, n_slots, buffer_size, ret_requests);
-        close(fd);
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < n_slots; i++)
                 check_slot(*ret_requests, slot(*ret_requests, i));
         (*ret_requests)->head->failpoint[REQUESTS_FAILPOINT - 1] = '\0';
+        if ((*ret_requests)->lost)
+                g_warning("%s: what it has of a request is damaged", NAME);
         return 0;
 }
 
-int requests_open(int dirfd, bool resume, unsigned threads, unsigned max_write,
-                  struct requests **ret_requests)
+int requests_adopt(int dirfd, struct requests **ret_requests)
 {
-        int r = resume ? adopt(dirfd, ret_requests)
-                       : create(dirfd, threads, max_write, ret_requests);
+        int fd = openat(dirfd, NAME, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), r;
 
-        if (r == -EPROTO)
-                g_warning("%s: is of a newer version of k42fs", NAME);
-        else if (r < 0)
-                g_warning("%s: cannot be %s: %s", NAME, resume ? "taken over" : "made",
-                          g_strerror(-r));
+        if (fd < 0)
+                return -errno;
+        r = adopt_fd(fd, ret_requests);
+        if (r < 0)
+                close(fd);
         return r;
+}
+
+int requests_adopt_fd(int fd, struct requests **ret_requests)
+{
+        const int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        int r = own < 0 ? -errno : adopt_fd(own, ret_requests);
+
+        if (own >= 0 && r < 0)
+                close(own);
+        return r;
+}
+
+int requests_renew(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests)
+{
+        int r = requests_create(dirfd, threads, max_write, ret_requests);
+
+        if (r == 0)
+                (*ret_requests)->lost = true;
+        return r;
+}
+
+bool requests_lost(const struct requests *requests)
+{
+        return requests->lost;
+}
+
+int requests_fd(const struct requests *requests)
+{
+        return requests->fd;
 }
 
 void requests_close(struct requests *requests)
@@ -243,6 +324,7 @@ void requests_close(struct requests *requests)
         if (!requests)
                 return;
         munmap(requests->head, requests->size);
+        close(requests->fd);
         free(requests->taken);
         free(requests);
 }
@@ -343,21 +425,33 @@ void request_before_read(struct request *request)
         request->forgets = 0;
         request->flags = 0;
         request->facts.kind = 0;
+        request->check_unique = request->check_facts = 0;
         request->description = 0;
         request->reply_size = 0;
         request->counts[0] = request->counts[1] = (struct request_count){.handle = 0};
         atomic_store(&request->phase, REQUEST_READ);
 }
 
-void request_was_read(struct request *request)
+void request_identify(struct request *request)
 {
-        const struct fuse_in_header *header;
+        const struct fuse_in_header *header = header_of(request);
 
-        if (!request)
-                return;
-        header = header_of(request);
         request->unique = header->unique & ~RESEND_BIT;
         request->opcode = header->opcode;
+        atomic_signal_fence(memory_order_seq_cst);
+        request->check_unique = hash_unique(request);
+}
+
+bool request_is_known(const struct request *request)
+{
+        return request->check_unique != 0;
+}
+
+void request_was_read(struct request *request)
+{
+        if (!request)
+                return;
+        request_identify(request);
         atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -431,11 +525,18 @@ void request_forget(struct request *request, uint32_t forgets)
         atomic_signal_fence(memory_order_seq_cst);
 }
 
+void request_intended(struct request *request)
+{
+        request->check_facts = hash(&request->facts, sizeof request->facts);
+        atomic_store_explicit(&request->phase, REQUEST_INTENT, memory_order_release);
+}
+
 void request_done(struct request *request, int64_t result)
 {
         if (!request)
                 return;
         request->result = result;
+        request->check_result = hash(&request->result, sizeof request->result);
         atomic_store_explicit(&request->phase, REQUEST_DONE, memory_order_release);
 }
 
@@ -457,6 +558,7 @@ void request_reply(struct request *request, const struct iovec *iov, int count, 
         if (!request)
                 return;
         request->reply_size = again ? 0 : copy_out(request->reply, REQUEST_REPLY_MAX, iov, count);
+        request->check_reply = hash(request->reply, request->reply_size);
         atomic_store_explicit(&request->phase, REQUEST_REPLY, memory_order_release);
 }
 
@@ -516,6 +618,56 @@ bool requests_get_init(struct requests *requests, const void **ret_in, size_t *r
         *ret_out = head->init_reply;
         *ret_out_size = head->init_reply_size;
         return true;
+}
+
+#define INIT_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
+struct saved_init {
+        uint64_t magic;
+        uint32_t version, init_size, init_reply_size, reserved;
+        char init[INIT_MAX], init_reply[INIT_MAX];
+};
+
+int requests_save_init(const struct requests *requests)
+{
+        const struct head *head = requests->head;
+        struct saved_init saved = {
+                .magic = MAGIC,
+                .version = REQUESTS_VERSION,
+                .init_size = head->init_size,
+                .init_reply_size = head->init_reply_size,
+        };
+        int fd, r;
+
+        if (head->init_reply_size == 0)
+                return -ENODATA;
+        memcpy(saved.init, head->init, INIT_MAX);
+        memcpy(saved.init_reply, head->init_reply, INIT_MAX);
+        fd = memfd_create("k42fs-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return -errno;
+        r = pwrite(fd, &saved, sizeof saved, 0) != sizeof saved || fcntl(fd, F_ADD_SEALS, INIT_SEALS) < 0
+                    ? -EIO
+                    : 0;
+        if (r < 0)
+                close(fd);
+        return r < 0 ? r : fd;
+}
+
+int requests_restore_init(struct requests *requests, int fd)
+{
+        struct head *head = requests->head;
+        struct saved_init saved;
+
+        if (pread(fd, &saved, sizeof saved, 0) != sizeof saved || saved.magic != MAGIC ||
+            saved.version != REQUESTS_VERSION || saved.init_size > INIT_MAX ||
+            saved.init_reply_size > INIT_MAX || saved.init_reply_size == 0)
+                return -EBADMSG;
+        memcpy(head->init, saved.init, INIT_MAX);
+        memcpy(head->init_reply, saved.init_reply, INIT_MAX);
+        head->init_size = saved.init_size;
+        atomic_store(&head->init_reply_size, saved.init_reply_size);
+        return 0;
 }
 
 uint32_t requests_resends(struct requests *requests)

@@ -41,7 +41,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define REQUESTS_VERSION 2
+#define REQUESTS_VERSION 3
 
 #define REQUEST_HEADERS    4096 /* bytes of a buffer beside max_write: what comes before the data */
 #define REQUEST_WRITE_MAX  (1024 * 1024) /* bytes: no max_write is larger */
@@ -118,21 +118,39 @@ struct request {
         uint32_t reply_size;       /* of what is in `reply`; 0: it was not kept */
         _Atomic uint64_t raised[REQUEST_RAISED_MAX]; /* 0: taken back */
         char reply[REQUEST_REPLY_MAX];
+
+        /* Of what the next daemon believes: which request it is, the facts (0: none are complete), the
+         * result, the reply.  See requests_lost(). */
+        uint64_t check_unique, check_facts, check_result, check_reply;
 };
 
 struct requests;
 
 /* Makes the file in directory `dirfd`, with slots for `threads` threads and buffers for writes of
- * `max_write` bytes, whole pages and REQUEST_WRITE_MAX at most (what was there is replaced); with
- * `resume`, takes over the one of a dead daemon, with the sizes that it has.  All of it is memory that
- * is in use from then on.  Returns 0; -EPROTO if it is of a newer version; -EBADMSG if it is damaged;
- * another -errno.  One line is logged then. */
-int requests_open(int dirfd, bool resume, unsigned threads, unsigned max_write,
-                  struct requests **ret_requests);
+ * `max_write` bytes, whole pages and REQUEST_WRITE_MAX at most; what was there is replaced.  All of it
+ * is memory that is in use from then on.  A `dirfd` of -1: in no directory, it lives as long as
+ * somebody has its descriptor.  Returns 0 or -errno. */
+int requests_create(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests);
+
+/* Takes over the one of a dead daemon, with the sizes that it has.  Returns 0; -EPROTO if it is of a
+ * newer version; -EBADMSG if it is damaged; another -errno. */
+int requests_adopt(int dirfd, struct requests **ret_requests);
+
+/* The same without a name: takes over the file that `fd` refers to, which stays the caller's. */
+int requests_adopt_fd(int fd, struct requests **ret_requests);
+
+/* As requests_create(), in the place of one that is lost. */
+int requests_renew(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests);
 
 /* What its buffers hold: bytes of a write, and bytes in all.  NULL: the largest. */
 unsigned requests_max_write(const struct requests *requests);
 unsigned requests_buffer_size(const struct requests *requests);
+
+/* True if the file, or a slot of it, was lost or damaged: a request that is sent again, and of which
+ * nothing is known, may have been executed. */
+bool requests_lost(const struct requests *requests);
+
+int requests_fd(const struct requests *requests); /* borrowed */
 
 /* The file stays.  No thread may have a slot.  NULL is ignored. */
 void requests_close(struct requests *requests);
@@ -170,6 +188,11 @@ void request_before_read(struct request *request); /* the buffer is empty */
 void request_was_read(struct request *request);    /* and now it is not: READ */
 void request_flag(struct request *request, uint32_t flag);
 
+/* An orphan that a kill left before it was known what it is (its check is 0): what comes again, or is in its
+ * buffer, is it. */
+bool request_is_known(const struct request *request);
+void request_identify(struct request *request);
+
 /* The kernel is told of the node `id`: before its count is raised, and after.  False: there is no
  * room for one more. */
 bool request_can_raise(const struct request *request);
@@ -183,6 +206,7 @@ void request_unraised(struct request *request);
 /* The progress of a FORGET, see struct request. */
 void request_forget(struct request *request, uint32_t forgets);
 
+void request_intended(struct request *request); /* the facts are complete */
 void request_done(struct request *request, int64_t result);
 
 /* The reply is being sent; kept, unless it is too large or `again` (the request will rather run again).  */
@@ -204,6 +228,11 @@ void requests_set_init(struct requests *requests, const void *in, size_t in_size
 /* False if there was no answer yet. */
 bool requests_get_init(struct requests *requests, const void **ret_in, size_t *ret_in_size,
                        const void **ret_out, size_t *ret_out_size);
+
+/* A sealed copy of both in a file of its own, for whoever keeps it where nobody can damage it; -ENODATA
+ * if there was no answer yet.  And back from there: -EBADMSG if it is none. */
+int requests_save_init(const struct requests *requests);
+int requests_restore_init(struct requests *requests, int fd);
 
 /* How often the kernel has been told to send again: before that is done, it is counted. */
 uint32_t requests_resends(struct requests *requests);

@@ -196,6 +196,33 @@ static void serve(struct resume *resume, struct request *request, size_t size)
         process(resume, request, size);
 }
 
+/* The same a second time if it was executed already. */
+static bool may_repeat(uint32_t opcode)
+{
+        switch (opcode) {
+        case FUSE_CREATE:
+        case FUSE_MKDIR:
+        case FUSE_MKNOD:
+        case FUSE_SYMLINK:
+        case FUSE_LINK:
+        case FUSE_TMPFILE:
+        case FUSE_UNLINK:
+        case FUSE_RMDIR:
+        case FUSE_RENAME:
+        case FUSE_RENAME2:
+        case FUSE_SETATTR:
+        case FUSE_SETXATTR:
+        case FUSE_REMOVEXATTR:
+        case FUSE_WRITE:
+        case FUSE_FALLOCATE:
+        case FUSE_COPY_FILE_RANGE:
+        case FUSE_IOCTL:
+                return false;
+        default:
+                return true;
+        }
+}
+
 /* A request that was sent again, which is in the own slot. */
 static void serve_resent(struct resume *resume, size_t size)
 {
@@ -204,6 +231,11 @@ static void serve_resent(struct resume *resume, size_t size)
         const uint32_t flags = own->flags;
 
         orphan = requests_find_orphan(requests, header_of(own)->unique);
+        if (!orphan && requests_lost(requests) && !may_repeat(own->opcode)) {
+                channel_answer_error(resume->mount->channel, own->unique | CHANNEL_RESENT, -EIO);
+                request_answered(own);
+                return;
+        }
         if (!orphan) {
                 serve(resume, own, size);
                 return;
@@ -212,10 +244,8 @@ static void serve_resent(struct resume *resume, size_t size)
         FAILPOINT("found-orphan");
         memcpy(request_buffer(orphan), request_buffer(own), size);
         request_flag(orphan, flags);
-        if (orphan->unique == 0) { /* the kill came before read(2) returned */
-                orphan->opcode = own->opcode;
-                orphan->unique = own->unique;
-        }
+        if (!request_is_known(orphan)) /* the kill came before read(2) returned */
+                request_identify(orphan);
         orphan->resends = requests_resends(requests);
         serve(resume, orphan, size);
         requests_resolved(requests, orphan);
@@ -344,7 +374,7 @@ static void serve_orphans(struct resume *resume)
                 if (atomic_load(&orphan->phase) == REQUEST_REPLY && may_have_raised(resume, orphan))
                         continue;
                 request_set_current(orphan);
-                if (orphan->unique == 0)
+                if (!request_is_known(orphan))
                         request_was_read(orphan);
                 size = channel_serve_again(mount->channel, orphan);
                 if (size < 0)

@@ -36,11 +36,9 @@
 #include "fusefs/resume.h"
 #include "fusefs/session.h"
 #include "fusefs/state_dir.h"
+#include "fusefs/worker_state.h"
 #include "lazy/lazy_resume.h"
 
-#define JOURNAL_RECORDS   32768 /* 4 MiB */
-/* Bytes.  In class fast the data goes past us, but for a few opens: not worth 14 resident buffers of 1 MiB. */
-#define FAST_MAX_WRITE    (256 * 1024)
 #define CONTROL_SETTLE_US (3 * G_USEC_PER_SEC)
 
 /* How a worker ends. */
@@ -154,88 +152,6 @@ static enum io_class class_of(enum io_option io)
         }
 }
 
-static int start_store(struct k42_mount *mount)
-{
-        g_autofree char *path = state_dir_file(mount->state_dir, "state.db");
-        g_autofree char *error = NULL;
-        const struct store_config config = {
-                .path = path,
-                .mountpoint = mount->options.mountpoint,
-                .source = mount->options.source,
-                .journal = mount->journal,
-                .cobj = mount->cobj,
-                .history = mount->options.history,
-                .resume = mount->resume,
-        };
-        int r = store_open(&config, &mount->store, &error);
-
-        if (r < 0)
-                g_warning("%s", error);
-        return r;
-}
-
-static int start_keep(struct k42_mount *mount)
-{
-        const int dirfd = state_dir_fd(mount->state_dir);
-        uint32_t damaged = 0;
-        int r = mount->resume ? keep_adopt(dirfd, "keep", &mount->keep, &damaged)
-                              : keep_create(dirfd, "keep", &mount->keep);
-
-        if (r < 0)
-                g_warning("%s/keep: cannot be %s: %s", state_dir_path(mount->state_dir),
-                          mount->resume ? "taken over" : "made", g_strerror(-r));
-        else if (damaged > 0)
-                g_warning("%s/keep: %u damaged parts are not used",
-                          state_dir_path(mount->state_dir), damaged);
-        return r;
-}
-
-static int start_state(struct k42_mount *mount)
-{
-        struct cobj_observer observer;
-        const char *dir;
-        int r;
-
-        r = state_dir_adopt(mount->options.state, mount->options.mountpoint, LINK_FD_STATE,
-                            &mount->state_dir);
-        if (r < 0)
-                return r;
-        r = requests_open(state_dir_fd(mount->state_dir), mount->resume,
-                          mount->options.max_threads,
-                          mount->io_class == IO_CLASS_FAST ? FAST_MAX_WRITE : REQUEST_WRITE_MAX,
-                          &mount->requests);
-        if (r < 0)
-                return r;
-        failpoint_init(mount->requests, mount->resume);
-        r = start_keep(mount);
-        if (r < 0)
-                return r;
-        dir = state_dir_path(mount->state_dir);
-        r = mount->resume ? journal_resume(LINK_FD_STATE, dir, "journal", JOURNAL_RECORDS,
-                                           &mount->journal)
-                          : journal_create(LINK_FD_STATE, "journal", JOURNAL_RECORDS,
-                                           &mount->journal);
-        if (r < 0) {
-                g_warning("%s/journal: cannot be made: %s", dir, g_strerror(-r));
-                return r;
-        }
-#ifdef K42_WITHOUT_ACCOUNTING /* see meson.build */
-        observer = (struct cobj_observer){.data = NULL};
-#else
-        store_observer_init(&observer, mount->journal);
-#endif
-        r = cobj_new(&observer, mount->keep, &mount->cobj);
-        if (r == 0)
-                r = lazy_new(mount->cobj, &mount->lazy);
-        if (r == 0)
-                lazy_set_count_observer(mount->lazy, &resume_count_observer);
-        if (r < 0) {
-                g_warning("%s: cannot start: %s", mount->options.mountpoint, g_strerror(-r));
-                return r;
-        }
-        return start_store(mount);
-}
-
 static bool request_is_raising(void *data, uint64_t id)
 {
         return requests_raising(data, id);
@@ -260,7 +176,7 @@ static int resume_objects(struct k42_mount *mount)
 static int start_mount(struct worker *worker)
 {
         struct k42_mount *mount = &worker->mount;
-        int r = start_state(mount);
+        int r = worker_state_open(mount);
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
@@ -277,6 +193,8 @@ static int start_mount(struct worker *worker)
                 r = coherent_new(mount, &mount->coherent);
         if (r == 0)
                 r = session_start(mount, on_mount_ended, worker, &mount->session);
+        if (r == 0)
+                worker_state_begun(mount);
         if (r == 0)
                 passthrough_probe(mount);
         if (r == 0 && mount->coherent)

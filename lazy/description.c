@@ -39,7 +39,7 @@ int lazy_new(struct cobj *cobj, struct lazy **ret_lazy)
                 lazy_free(lazy);
                 return -ENOMEM;
         }
-        id_table_keep(lazy->descriptions, keep_word(cobj_keep(cobj), KEEP_WORD_DESCRIPTION_IDS));
+        keep_ids(lazy->descriptions, cobj_keep(cobj), KEEP_WORD_DESCRIPTION_IDS);
         *ret_lazy = lazy;
         return 0;
 }

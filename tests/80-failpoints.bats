@@ -11,6 +11,7 @@ load lib
 setup() {
     k42_skip_unless_fuse
     k42_scratch
+    [ -z "${K42_SOAK:-}" ] || K42_DAEMON_TIMEOUT=40000
     k42_expect_log 'the worker was killed by signal 9'
     "$K42FS" --list-failpoints >"$S/points.all"
     # what only happens without the right to open every file, see the test of an ordinary user

@@ -230,8 +230,7 @@ upgraded() {
     k42_mount
     k42_expect_log '.'
     # another version's: no worker of this one can go on
-    printf '\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377' |
-        dd of="$S/state/keep" conv=notrunc bs=1 status=none
+    printf '\377\0\0\0' | dd of="$S/state/keep" conv=notrunc bs=1 seek=8 status=none
     kill -KILL "$K42_WORKER"
     wait "${K42_DAEMONS[-1]%%:*}" || status=$?
     [ $status = 1 ]

@@ -251,7 +251,7 @@ static void test_guessed(void)
 /* A table that comes back with its word: what lived has its id, and no id is given out twice. */
 static void test_restore(void)
 {
-        _Atomic uint64_t word = 0;
+        _Atomic uint64_t word = 0, check = UINT64_MAX;
         g_autoptr(GHashTable) given = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
         uint64_t living[100] = {0};
 
@@ -259,7 +259,7 @@ static void test_restore(void)
                 g_autoptr(K42IdTable) table = id_table_new(3, 200);
                 unsigned restored = 0;
 
-                id_table_keep(table, &word);
+                g_assert_true(id_table_keep(table, &word, &check));
                 for (unsigned i = 100; i-- > 0;) { /* in any order */
                         if (!living[i])
                                 continue;
@@ -297,17 +297,17 @@ static void test_restore(void)
 
 static void test_restore_refuses(void)
 {
-        _Atomic uint64_t word = 0;
+        _Atomic uint64_t word = 0, check = UINT64_MAX;
         struct id_table *table = id_table_new(3, 4);
         uint64_t ids[4], id;
 
-        id_table_keep(table, &word);
+        g_assert_true(id_table_keep(table, &word, &check));
         for (unsigned i = 0; i < 3; i++)
                 g_assert_cmpint(id_table_alloc(table, &things[i], &ids[i]), ==, 0);
         id_table_unref(table);
 
         table = id_table_new(3, 4);
-        id_table_keep(table, &word);
+        g_assert_true(id_table_keep(table, &word, &check));
         g_assert_cmpint(id_table_restore(table, 0, &things[0]), ==, -EBADMSG);
         g_assert_cmpint(id_table_restore(table, UINT64_MAX, &things[0]), ==, -EBADMSG);
         g_assert_cmpint(id_table_restore(table, ID_MAKE(1, 2), &things[0]), ==, -EBADMSG);
@@ -324,17 +324,54 @@ static void test_restore_refuses(void)
 
         /* The generations go round, and 0 is left out. */
         word = UINT64_C(4) << 32 | UINT32_MAX;
+        check = ~word;
         table = id_table_new(3, 4);
-        id_table_keep(table, &word);
+        g_assert_true(id_table_keep(table, &word, &check));
         g_assert_cmpint(id_table_alloc(table, &things[0], &id), ==, 0);
         g_assert_cmpuint(id, ==, ID_MAKE(1, 3));
         id_table_unref(table);
+}
+
+/* A word that is damaged, whichever way, and one that a kill left a step ahead of its check. */
+static void test_damaged_word(void)
+{
+        _Atomic uint64_t word = 0, check = UINT64_MAX;
+        g_autoptr(GHashTable) given = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+        const uint64_t flips[] = {4, UINT64_C(1) << 31, UINT64_C(1) << 35, UINT64_MAX};
+
+        for (unsigned life = 0; life < 200; life++) {
+                g_autoptr(K42IdTable) table = id_table_new(3, 100);
+                const bool damaged = life % 2 == 1;
+                uint64_t id;
+
+                if (life % 10 == 3)
+                        word = check = 0; /* lost with its file */
+                else if (damaged && life % 4 == 1)
+                        word ^= flips[life / 4 % G_N_ELEMENTS(flips)];
+                else if (damaged)
+                        check ^= UINT64_C(1) << (g_test_rand_int_range(2, 32));
+                g_assert_true(id_table_keep(table, &word, &check) == !damaged);
+                for (unsigned n = 0; n < 50; n++) {
+                        g_assert_cmpint(id_table_alloc(table, &things[0], &id), ==, 0);
+                        g_assert_true(g_hash_table_add(given, g_memdup2(&id, 8)));
+                }
+        }
+        {
+                g_autoptr(K42IdTable) table = id_table_new(3, 100);
+
+                word = UINT64_C(7) << 32 | 5;
+                check = ~(UINT64_C(6) << 32 | 4);
+                g_assert_true(id_table_keep(table, &word, &check));
+                g_assert_cmpuint((uint32_t)word, ==, 6);
+                g_assert_cmpuint(check, ==, ~word);
+        }
 }
 
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/id-table/stale-and-forged", test_stale_and_forged);
+        g_test_add_func("/id-table/damaged-word", test_damaged_word);
         g_test_add_func("/id-table/limit-and-first", test_limit_and_first);
         g_test_add_func("/id-table/reserve", test_reserve);
         g_test_add_func("/id-table/ref-and-foreach", test_ref_and_foreach);

@@ -44,7 +44,7 @@ static void setup(struct fixture *f, gconstpointer data)
         f->source = g_build_filename(f->top, "src", NULL);
         g_assert_cmpint(g_mkdir(f->source, 0755), ==, 0);
         f->state_fd = open(f->top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        g_assert_cmpint(requests_open(f->state_fd, false, 2, MAX_WRITE, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_create(f->state_fd, 2, MAX_WRITE, &f->mount.requests), ==, 0);
         f->mount.options.source = f->source;
         f->mount.noflush = true;
         g_assert_cmpint(node_table_new(&f->mount, &f->mount.nodes), ==, 0);
@@ -95,9 +95,7 @@ static struct request *die(struct fixture *f)
 
         request_set_current(NULL);
         requests_close(f->mount.requests);
-        /* Made with other sizes than it would make itself: it keeps to those. */
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, REQUEST_WRITE_MAX, &f->mount.requests), ==,
-                        0);
+        g_assert_cmpint(requests_adopt(f->state_fd, &f->mount.requests), ==, 0);
         g_assert_cmpuint(requests_max_write(f->mount.requests), ==, MAX_WRITE);
         orphan = requests_next_orphan(f->mount.requests, &cursor);
         f->request = orphan;
@@ -245,27 +243,20 @@ static void test_damaged(struct fixture *f, gconstpointer data)
         struct request *orphan;
 
         put(f, 8, &newer, 4);
-        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*newer version*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -EPROTO);
+        g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EPROTO);
         put(f, 8, &version, 4);
         for (unsigned i = 0; i < G_N_ELEMENTS(buffers); i++) {
                 put(f, 20, &buffers[i], 4);
-                g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-                g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -EBADMSG);
-                g_test_assert_expected_messages();
+                g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EBADMSG);
         }
         put(f, 20, &buffer, 4);
         put(f, 12, &no_slots, 4);
-        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -EBADMSG);
-        g_test_assert_expected_messages();
+        g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EBADMSG);
         g_assert_cmpint(unlinkat(f->state_fd, "requests", 0), ==, 0);
-        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, MAX_WRITE, &other), ==, -ENOENT);
-        g_test_assert_expected_messages();
+        g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -ENOENT);
 
         requests_close(f->mount.requests);
-        g_assert_cmpint(requests_open(f->state_fd, false, 2, MAX_WRITE, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_create(f->state_fd, 2, MAX_WRITE, &f->mount.requests), ==, 0);
         take(f);
         begin(f, FUSE_READDIRPLUS);
         f->request->n_raised = UINT32_MAX;
@@ -277,6 +268,110 @@ static void test_damaged(struct fixture *f, gconstpointer data)
         g_assert_cmpuint(orphan->phase, ==, REQUEST_READ);
         ((struct fuse_in_header *)request_buffer(orphan))->len = 3;
         g_assert_null(die(f));
+        take(f);
+}
+
+/* The daemon dies with a request whose outcome is known, and then `size` bytes of its slot are changed. */
+static void die_and_damage(struct fixture *f, size_t at, size_t size)
+{
+        requests_close(f->mount.requests);
+        g_assert_cmpint(requests_create(f->state_fd, 2, MAX_WRITE, &f->mount.requests), ==, 0);
+        take(f);
+        begin(f, FUSE_MKDIR);
+        f->request->facts.kind = 1;
+        f->request->facts.size = 4711;
+        request_intended(f->request);
+        request_done(f->request, -17);
+        if (size == 0) {
+                g_assert_nonnull(die(f));
+                g_assert_false(requests_lost(f->mount.requests));
+                return;
+        }
+        for (size_t i = 0; i < size; i++)
+                ((unsigned char *)f->request)[at + i] ^= 0x55;
+        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*of a request is damaged*");
+        g_assert_null(die(f));
+        g_test_assert_expected_messages();
+        g_assert_true(requests_lost(f->mount.requests));
+}
+
+/* What the next daemon would go by is right, or it is not gone by. */
+static void test_damaged_slot(struct fixture *f, gconstpointer data)
+{
+        static const struct {
+                size_t at, size;
+        } damages[] = {
+                {offsetof(struct request, unique), 1},
+                {offsetof(struct request, opcode), 4},
+                {offsetof(struct request, result), 8},
+                {offsetof(struct request, facts.kind), 1},
+                {offsetof(struct request, facts.size), 1},
+                {offsetof(struct request, facts.name), 2},
+                {offsetof(struct request, check_facts), 1},
+        };
+
+        die_and_damage(f, 0, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(damages); i++)
+                die_and_damage(f, damages[i].at, damages[i].size);
+        take(f);
+}
+
+/* Killed while the kernel hands it over, and then at each step of becoming known: nothing is damaged. */
+static void test_unknown(struct fixture *f, gconstpointer data)
+{
+        struct fuse_in_header *header;
+        struct request *orphan;
+
+        request_before_read(f->request);
+        header = request_buffer(f->request);
+        *header = (struct fuse_in_header){.len = sizeof *header, .opcode = FUSE_MKDIR, .unique = 42};
+        orphan = die(f);
+        g_assert_nonnull(orphan);
+        g_assert_false(request_is_known(orphan));
+        orphan->opcode = FUSE_MKDIR;
+        orphan = die(f);
+        orphan->unique = 42;
+        orphan = die(f);
+        g_assert_false(request_is_known(orphan));
+        request_identify(orphan);
+        orphan->facts.kind = 1;
+        request_intended(orphan);
+        orphan = die(f);
+        g_assert_true(request_is_known(orphan));
+        g_assert_cmpuint(orphan->phase, ==, REQUEST_INTENT);
+        header = request_buffer(orphan);
+        header->opcode = FUSE_CREATE; /* as channel.c shows a TMPFILE to libfuse */
+        header->unique |= UINT64_C(1) << 63;
+        orphan = die(f);
+        g_assert_cmpuint(orphan->phase, ==, REQUEST_INTENT);
+        g_assert_false(requests_lost(f->mount.requests));
+}
+
+/* The copy of INIT goes before what the file says, and cannot be changed. */
+static void test_saved_init(struct fixture *f, gconstpointer data)
+{
+        const char in[] = "init", out[] = "its reply";
+        const struct iovec iov = {(void *)out, sizeof out};
+        const void *in_now, *out_now;
+        size_t in_size, out_size;
+        int fd;
+
+        g_assert_cmpint(requests_save_init(f->mount.requests), ==, -ENODATA);
+        requests_set_init(f->mount.requests, in, sizeof in, &iov, 1);
+        fd = requests_save_init(f->mount.requests);
+        g_assert_cmpint(fd, >=, 0);
+        g_assert_cmpint(pwrite(fd, in, sizeof in, 0), ==, -1);
+        g_assert_cmpint(ftruncate(fd, 0), ==, -1);
+        requests_close(f->mount.requests);
+        g_assert_cmpint(requests_renew(-1, 2, MAX_WRITE, &f->mount.requests), ==, 0);
+        g_assert_true(requests_lost(f->mount.requests));
+        g_assert_cmpint(requests_restore_init(f->mount.requests, f->state_fd), ==, -EBADMSG);
+        g_assert_false(requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
+        g_assert_cmpint(requests_restore_init(f->mount.requests, fd), ==, 0);
+        g_assert_true(requests_get_init(f->mount.requests, &in_now, &in_size, &out_now, &out_size));
+        g_assert_cmpmem(in_now, in_size, in, sizeof in);
+        g_assert_cmpmem(out_now, out_size, out, sizeof out);
+        close(fd);
         take(f);
 }
 
@@ -618,7 +713,10 @@ int main(int argc, char **argv)
                 {"/requests/raising", test_raising},
                 {"/requests/counted-once", test_counted_once},
                 {"/requests/damaged", test_damaged},
+                {"/requests/damaged-slot", test_damaged_slot},
+                {"/requests/unknown", test_unknown},
                 {"/requests/init", test_init},
+                {"/requests/saved-init", test_saved_init},
                 {"/intent/make", test_make},
                 {"/intent/nobody-waits", test_nobody_waits},
                 {"/intent/remove", test_remove},
