@@ -39,7 +39,7 @@
 #include "lazy/lazy_resume.h"
 
 #define JOURNAL_RECORDS   32768 /* 4 MiB */
-/* Bytes.  In class fast the data goes past us, but for a few opens: not worth 14 resident buffers of 1 MiB. */
+/* Bytes.  In class fast the data goes past us, but for a few opens: not worth a resident MiB a thread. */
 #define FAST_MAX_WRITE    (256 * 1024)
 #define CONTROL_SETTLE_US (3 * G_USEC_PER_SEC)
 
