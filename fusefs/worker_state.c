@@ -5,12 +5,18 @@
  * there.  It looks for the names only if there is none.  So it does not matter whether somebody has
  * cleared up in the directory, or a user's runtime directory went with his session.
  *
+ * `requests` has a name only in a directory in memory (tmpfs).  The pages of a mapped file on a disk are
+ * made read-only whenever they are written back; if the kernel is about to copy a request into such a
+ * page, and has to wait until it may, and we are killed, then that request ends with EIO.
+ *
  * The INIT request and its answer are in `requests`, and nobody can serve without them: a sealed copy
  * is parked, too, and goes before what the file says.
  */
 #include "fusefs/worker_state.h"
 
 #include <errno.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cobj/journal.h"
@@ -81,10 +87,19 @@ static unsigned max_write_of(const struct k42_mount *mount)
         return mount->io_class == IO_CLASS_FAST ? FAST_MAX_WRITE : REQUEST_WRITE_MAX;
 }
 
+/* The directory for `requests`, or -1. */
+static int requests_dirfd(const struct k42_mount *mount)
+{
+        const int dirfd = state_dir_fd(mount->state_dir);
+        struct statfs st;
+
+        return fstatfs(dirfd, &st) == 0 && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC) ? dirfd : -1;
+}
+
 static int renew_requests(struct k42_mount *mount)
 {
         const unsigned threads = mount->options.max_threads, max_write = max_write_of(mount);
-        int r = requests_renew(state_dir_fd(mount->state_dir), threads, max_write, &mount->requests);
+        int r = requests_renew(requests_dirfd(mount), threads, max_write, &mount->requests);
 
         if (r < 0)
                 r = requests_renew(-1, threads, max_write, &mount->requests);
@@ -121,7 +136,7 @@ static int start_requests(struct k42_mount *mount)
 
         if (mount->resume)
                 return resume_requests_file(mount);
-        r = requests_create(state_dir_fd(mount->state_dir), mount->options.max_threads, max_write_of(mount),
+        r = requests_create(requests_dirfd(mount), mount->options.max_threads, max_write_of(mount),
                             &mount->requests);
         if (r < 0)
                 return say(mount, "requests", "cannot be made", r);

@@ -11,6 +11,7 @@ load lib
 setup() {
     k42_skip_unless_fuse
     k42_scratch
+    k42_state_in_memory
     [ -z "${K42_SOAK:-}" ] || K42_DAEMON_TIMEOUT=40000
     k42_expect_log 'the worker was killed by signal 9'
     "$K42FS" --list-failpoints >"$S/points.all"
@@ -19,7 +20,7 @@ setup() {
 }
 teardown() { k42_cleanup; }
 
-once() { timeout "$([ -n "${K42_SOAK:-}" ] && echo 40000 || echo 540)" "$K42_BUILD/tests/once/once" "$S/mnt" "$S/src" "$S/state" "$@"; }
+once() { timeout "$([ -n "${K42_SOAK:-}" ] && echo 40000 || echo 540)" "$K42_BUILD/tests/once/once" "$S/mnt" "$S/src" "$STATE" "$@"; }
 
 # What there was before is all that there is afterwards: nodes whose count is in doubt go after a while.
 nothing_is_left() {
@@ -119,7 +120,7 @@ EOF
 
 # arm POINTS: over the control socket.
 arm() {
-    python3 - "$S/state/control" "$1" <<'EOP'
+    python3 - "$STATE/control" "$1" <<'EOP'
 import json, socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])

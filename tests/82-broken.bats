@@ -11,6 +11,7 @@ load lib
 setup() {
     k42_skip_unless_fuse
     k42_scratch
+    k42_state_in_memory
     k42_expect_log 'the worker was killed by signal 9'
     SEED=${K42_SEED:-$RANDOM}
 }
@@ -19,7 +20,7 @@ teardown() { k42_cleanup; [ -z "${TMPFS:-}" ] || umount -l "$TMPFS"; }
 # broken STEP…: in class $IO.
 broken() {
     echo "seed $SEED, class $IO"
-    timeout 600 python3 "$K42_TESTS/broken/broken.py" "$S/mnt" "$S/src" "$S/state" "$K42CTL" "$@"
+    timeout 600 python3 "$K42_TESTS/broken/broken.py" "$S/mnt" "$S/src" "$STATE" "$K42CTL" "$@"
 }
 
 # classes STEP…: in each class that there is time for, with a mount of its own.
@@ -29,7 +30,7 @@ classes() {
         k42_mount -o "io=$IO"
         broken "$@"
         k42_umount
-        [ ! -e "$S/state" ]
+        [ ! -e "$STATE" ]
     done
 }
 
@@ -76,6 +77,7 @@ said() {
     k42_expect_log 'state.db: .*(disk is full|No space left|kept in memory)'
     local IO
     for IO in counted ${K42_SOAK:+cached fast}; do
+        STATE=$S/state
         mkdir "$S/state"
         mount -t tmpfs -o size=60m,mode=700 k42test "$S/state" || skip "cannot mount a tmpfs"
         TMPFS=$S/state

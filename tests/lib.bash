@@ -30,7 +30,14 @@ k42_scratch() {
     mkdir "$S/src" "$S/mnt"
     K42_DAEMONS=()
     K42_EXPECTED_LOG=()
-    export S
+    STATE=$S/state
+    export S STATE
+}
+
+# k42_state_in_memory: the state directory will be in memory, as /run is, where the file `requests` has a name.
+k42_state_in_memory() {
+    [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ] || skip "no tmpfs at /dev/shm"
+    STATE=$(mktemp -u /dev/shm/k42test.XXXXXX)
 }
 
 # k42_skip_unless_fuse: SKIPs, and says why, on a machine that cannot mount.
@@ -96,7 +103,7 @@ k42_nobody_mount() {
 k42_mount() {
     local opts="" n=${#K42_DAEMONS[@]}
     if [ "${1:-}" = -o ]; then opts=,$2; shift 2; fi
-    local src=${1:-$S/src} mnt=${2:-$S/mnt} state=${3:-$S/state}
+    local src=${1:-$S/src} mnt=${2:-$S/mnt} state=${3:-$STATE}
     [ -n "${K42_IO:-}" ] && [[ $opts != *,io=* ]] && opts+=,io=$K42_IO
     timeout -k 5 "${K42_DAEMON_TIMEOUT:-900}" "$K42FS" -f -o "state=$state$opts" "$src" "$mnt" \
         2>"$S/log.$n" </dev/null 3>&- &
@@ -234,9 +241,10 @@ k42_cleanup() {
             [ -n "$known" ] || { echo "UNEXPECTED in the daemon's log: $line" >&2; bad=1; }
         done <"$log"
     done
-    if [ -e "$S/state" ] && [ -z "${K42_STATE_STAYS:-}" ]; then
-        echo "LEFT: the state directory: $(ls -A "$S/state" | tr '\n' ' ')" >&2; bad=1
+    if [ -e "$STATE" ] && [ -z "${K42_STATE_STAYS:-}" ]; then
+        echo "LEFT: the state directory: $(ls -A "$STATE" | tr '\n' ' ')" >&2; bad=1
     fi
+    [ "$STATE" = "$S/state" ] || rm -rf --one-file-system "$STATE"
     rm -rf --one-file-system "$S"
     return $bad
 }
