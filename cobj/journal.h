@@ -65,9 +65,9 @@ struct journal;
  * and maps it.  Returns 0 or -errno (-ENOSPC when it cannot be preallocated), nothing left behind. */
 int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
 
-/* Takes over what an earlier daemon's journal still has: a new ring takes the place of the file (at once:
- * a kill leaves the one or the other), with the same sequence numbers, room for `records` at least and
- * for as many more as there are.  What was reserved and never committed is JOURNAL_NONE in it.  Returns 0;
+/* Takes over what an earlier daemon's journal still has, and its ring, if there is room for `records` in it
+ * and half of it is free.  Else a new ring takes the place of the file (at once: a kill leaves the one or the
+ * other), with the same sequence numbers, room for `records` at least and for as many more as there are.  What was reserved and never committed is JOURNAL_NONE in it.  Returns 0;
  * -EPROTO if the file is of a newer version; -EBADMSG if it is damaged; another -errno, -ENOENT too; the
  * file is untouched then. */
 int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
