@@ -289,6 +289,7 @@ int holder_run(struct k42_options *options, const char *program, struct daemon_s
                 .next_program_fd = -1,
                 .last_program_fd = -1,
                 .link_fd = -1,
+                .waiting = {.deadline = -1, .link_fd = -1},
                 .deadline = -1,
                 .start = start,
                 .status = K42_EXIT_FAILED,

@@ -10,6 +10,9 @@
  * From the start of the first worker to the end of the mount it is a state machine (holder_machine.c) with
  * one thread, no memory allocation, no GLib and no SQLite, so that no bug of a worker's can reach it.
  *
+ * Beside the worker that serves there is one in waiting (holder_waiting.c), started ahead, which takes over
+ * when that one dies: starting a program takes longer than all that it has to do then.
+ *
  * Deaths.  A worker that dies is replaced at once.  When several in a row die before they have answered a
  * request, the next one is started after a pause that doubles each time.  It is a failure if a worker dies
  * before it is ready, or of anything but SIGKILL before it has answered a request; after HOLDER_FAILURES_MAX

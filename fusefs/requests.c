@@ -49,6 +49,8 @@ struct requests {
         struct head *head; /* the mapping */
         size_t size;       /* of it */
         unsigned n_slots;
+        dev_t dev; /* which file it is */
+        ino_t ino;
         atomic_bool *taken; /* by a thread of this daemon */
 };
 
@@ -91,11 +93,16 @@ static size_t file_size(unsigned n_slots)
 static int map(int fd, unsigned n_slots, struct requests **ret_requests)
 {
         struct requests *requests = calloc(1, sizeof *requests);
+        struct stat st;
         void *mem;
         int r;
 
         if (!requests)
                 return -ENOMEM;
+        if (fstat(fd, &st) == 0) {
+                requests->dev = st.st_dev;
+                requests->ino = st.st_ino;
+        }
         requests->n_slots = n_slots;
         requests->size = file_size(n_slots);
         requests->taken = calloc(n_slots, sizeof *requests->taken);
@@ -182,15 +189,52 @@ static int check_head(int fd, unsigned *ret_n_slots)
         return 0;
 }
 
-static int adopt(int dirfd, struct requests **ret_requests)
+/* A file that can be taken over, and how many slots it has: a descriptor or -errno. */
+static int open_file(int dirfd, unsigned *ret_n_slots)
 {
-        unsigned n_slots;
         int fd = openat(dirfd, NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC), r;
 
         if (fd < 0)
                 return -errno;
-        r = check_head(fd, &n_slots);
-        if (r == 0)
+        r = check_head(fd, ret_n_slots);
+        if (r < 0)
+                close(fd);
+        return r < 0 ? r : fd;
+}
+
+static bool is_mapping_of(const struct requests *requests, int fd, unsigned n_slots)
+{
+        struct stat st;
+
+        return requests->n_slots == n_slots && fstat(fd, &st) == 0 && st.st_dev == requests->dev &&
+               st.st_ino == requests->ino;
+}
+
+struct requests *requests_map_ahead(int dirfd)
+{
+        struct requests *requests = NULL;
+        unsigned n_slots;
+        int fd = open_file(dirfd, &n_slots);
+
+        if (fd < 0)
+                return NULL;
+        map(fd, n_slots, &requests);
+        close(fd);
+        return requests;
+}
+
+static int adopt(int dirfd, struct requests *ahead, struct requests **ret_requests)
+{
+        unsigned n_slots;
+        int fd = open_file(dirfd, &n_slots), r = 0;
+
+        if (ahead && (fd < 0 || !is_mapping_of(ahead, fd, n_slots)))
+                g_clear_pointer(&ahead, requests_close);
+        if (fd < 0)
+                return fd;
+        if (ahead)
+                *ret_requests = ahead;
+        else
                 r = map(fd, n_slots, ret_requests);
         close(fd);
         if (r < 0)
@@ -201,10 +245,14 @@ static int adopt(int dirfd, struct requests **ret_requests)
         return 0;
 }
 
-int requests_open(int dirfd, bool resume, unsigned threads, struct requests **ret_requests)
+int requests_open(int dirfd, bool resume, unsigned threads, struct requests *ahead,
+                  struct requests **ret_requests)
 {
-        int r = resume ? adopt(dirfd, ret_requests) : create(dirfd, threads, ret_requests);
+        int r;
 
+        if (!resume)
+                g_clear_pointer(&ahead, requests_close);
+        r = resume ? adopt(dirfd, ahead, ret_requests) : create(dirfd, threads, ret_requests);
         if (r == -EPROTO)
                 g_warning("%s: is of a newer version of k42fs", NAME);
         else if (r < 0)

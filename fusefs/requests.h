@@ -120,8 +120,15 @@ struct requests;
 
 /* Makes the file in directory `dirfd`, with slots for `threads` threads (what was there is
  * replaced); with `resume`, takes over the one of a dead daemon.  Returns 0; -EPROTO if it is of a
- * newer version; -EBADMSG if it is damaged; another -errno.  One line is logged then. */
-int requests_open(int dirfd, bool resume, unsigned threads, struct requests **ret_requests);
+ * newer version; -EBADMSG if it is damaged; another -errno.  One line is logged then.  `ahead`: from
+ * requests_map_ahead() or NULL; it is used up, whatever comes of it. */
+int requests_open(int dirfd, bool resume, unsigned threads, struct requests *ahead,
+                  struct requests **ret_requests);
+
+/* For one who will perhaps take over: maps and faults in what a living daemon uses, and neither reads nor
+ * changes what is in it.  NULL if there is nothing that can be mapped, which is no error.  For
+ * requests_open() or requests_close(). */
+struct requests *requests_map_ahead(int dirfd);
 
 /* The file stays.  No thread may have a slot.  NULL is ignored. */
 void requests_close(struct requests *requests);

@@ -50,6 +50,7 @@ enum end {
 
 struct worker {
         struct k42_mount mount;
+        struct requests *requests_ahead; /* NULL: none, or used */
         GMainLoop *loop;
         enum end end;
 };
@@ -109,6 +110,10 @@ static gboolean on_link(int fd, GIOCondition condition, gpointer data)
                 worker->end = END_STOPPED;
         else if (r == 0 && message.head.type == LINK_END)
                 worker->end = END_MOUNT;
+        else if (r == 0 && message.head.type == LINK_NEWS) {
+                link_set_news(worker->mount.link, &message.start);
+                return G_SOURCE_CONTINUE;
+        }
         else if (r == -EPIPE)
                 worker->end = link_start(worker->mount.link)->kept ? END_STOPPED : END_ORPHANED;
         else
@@ -188,8 +193,9 @@ static int start_keep(struct k42_mount *mount)
         return r;
 }
 
-static int start_state(struct k42_mount *mount)
+static int start_state(struct worker *worker)
 {
+        struct k42_mount *mount = &worker->mount;
         struct cobj_observer observer;
         const char *dir;
         int r;
@@ -198,8 +204,8 @@ static int start_state(struct k42_mount *mount)
                             &mount->state_dir);
         if (r < 0)
                 return r;
-        r = requests_open(state_dir_fd(mount->state_dir), mount->resume,
-                          mount->options.max_threads, &mount->requests);
+        r = requests_open(state_dir_fd(mount->state_dir), mount->resume, mount->options.max_threads,
+                          g_steal_pointer(&worker->requests_ahead), &mount->requests);
         if (r < 0)
                 return r;
         failpoint_init(mount->requests, mount->resume);
@@ -256,7 +262,7 @@ static int resume_objects(struct k42_mount *mount)
 static int start_mount(struct worker *worker)
 {
         struct k42_mount *mount = &worker->mount;
-        int r = start_state(mount);
+        int r = start_state(worker);
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
@@ -280,7 +286,7 @@ static int start_mount(struct worker *worker)
         if (r == 0 && mount->resume)
                 doubtful_start(mount);
         if (r == 0)
-                r = control_start(mount, LINK_FD_CONTROL, on_asked, worker, &mount->control);
+                r = control_start(mount, link_control_fd(mount->link), on_asked, worker, &mount->control);
         if (r == 0)
                 r = reopen_socket_start(mount, &mount->reopen_socket);
         return r;
@@ -378,7 +384,7 @@ static void init_mount(struct k42_mount *mount)
         const struct link_start *start = link_start(mount->link);
 
         mount->source_fd = LINK_FD_SOURCE;
-        mount->fuse_fd = LINK_FD_FUSE;
+        mount->fuse_fd = link_fuse_fd(mount->link);
         mount->resume = start->resume;
         mount->dev = start->dev;
         mount->started = start->started;
@@ -401,17 +407,39 @@ static void serve(struct worker *worker)
         link_tell(mount->link, LINK_ENDING, -1);
 }
 
+/* Until its turn comes, which may be in a moment or never: everything that takes time and does not depend on
+ * what the worker before leaves. */
+static int wait_for_turn(struct worker *worker)
+{
+        int r;
+
+        prctl(PR_SET_NAME, WORKER_WAITING_NAME);
+        store_init_process();
+        worker->requests_ahead = requests_map_ahead(LINK_FD_STATE);
+        r = link_wait(worker->mount.link);
+        if (r < 0)
+                requests_close(worker->requests_ahead);
+        else
+                prctl(PR_SET_NAME, "k42fs");
+        return r;
+}
+
 int worker_run(int argc, char **argv)
 {
         struct worker worker = {.end = END_MOUNT};
         struct k42_mount *mount = &worker.mount;
         int status, r;
 
-        prctl(PR_SET_NAME, "k42fs");
         if (!k42_options_parse_checked(argc, argv, &mount->options, &status))
                 return status;
         if (link_open(&mount->link) < 0)
                 return K42_EXIT_FAILED;
+        r = wait_for_turn(&worker);
+        if (r < 0) {
+                link_close(mount->link);
+                k42_options_clear(&mount->options);
+                return r == -EPIPE ? K42_EXIT_OK : K42_EXIT_FAILED; /* the holder has gone */
+        }
         if (!mount->options.foreground && link_start(mount->link)->resume)
                 daemon_detach();
         init_mount(mount);

@@ -42,7 +42,7 @@ static void setup(struct fixture *f, gconstpointer data)
         f->source = g_build_filename(f->top, "src", NULL);
         g_assert_cmpint(g_mkdir(f->source, 0755), ==, 0);
         f->state_fd = open(f->top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        g_assert_cmpint(requests_open(f->state_fd, false, 2, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_open(f->state_fd, false, 2, NULL, &f->mount.requests), ==, 0);
         f->mount.options.source = f->source;
         f->mount.noflush = true;
         g_assert_cmpint(node_table_new(&f->mount, &f->mount.nodes), ==, 0);
@@ -93,7 +93,7 @@ static struct request *die(struct fixture *f)
 
         request_set_current(NULL);
         requests_close(f->mount.requests);
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, NULL, &f->mount.requests), ==, 0);
         orphan = requests_next_orphan(f->mount.requests, &cursor);
         f->request = orphan;
         request_set_current(orphan);
@@ -239,19 +239,19 @@ static void test_damaged(struct fixture *f, gconstpointer data)
 
         put(f, 8, &newer, 4);
         g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*newer version*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &other), ==, -EPROTO);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, NULL, &other), ==, -EPROTO);
         put(f, 8, &version, 4);
         put(f, 12, &no_slots, 4);
         g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &other), ==, -EBADMSG);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, NULL, &other), ==, -EBADMSG);
         g_test_assert_expected_messages();
         g_assert_cmpint(unlinkat(f->state_fd, "requests", 0), ==, 0);
         g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*cannot be taken over*");
-        g_assert_cmpint(requests_open(f->state_fd, true, 2, &other), ==, -ENOENT);
+        g_assert_cmpint(requests_open(f->state_fd, true, 2, NULL, &other), ==, -ENOENT);
         g_test_assert_expected_messages();
 
         requests_close(f->mount.requests);
-        g_assert_cmpint(requests_open(f->state_fd, false, 2, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_open(f->state_fd, false, 2, NULL, &f->mount.requests), ==, 0);
         take(f);
         begin(f, FUSE_READDIRPLUS);
         f->request->n_raised = UINT32_MAX;
