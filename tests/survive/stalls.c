@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * stalls --kill=N | --upgrade=N --ctl=K42CTL --binary=PROGRAM  [--every=MS] [--goal=MS] --holder=PID MOUNTPOINT
+ * stalls --kill=N --holder=PID           [--every=MS] [--goal=MS] MOUNTPOINT
+ * stalls --upgrade=N --ctl=K42CTL --binary=PROGRAM  (likewise)
  *
  * How long a client waits when the worker dies, or another program takes over.  Two threads do stat, open,
  * read, write and close on files in MOUNTPOINT, one call after the other, and every call must succeed.
@@ -9,9 +10,9 @@
  *   the longest stall   the longest call of a client
  *   killed -> served    from the kill to the end of the first call that began after the worker was dead
  *
- * and their median, 99th percentile and maximum are printed, with a histogram.  With --goal the p99 (of "killed
- * -> served", or of the stalls of upgrades) is compared, which is said and no more: it depends on what else
- * the machine does.  Ends with 1 if a call failed, or nobody served within 60 s.
+ * and their median, 99th percentile and maximum are printed, with a histogram.  With --goal the p99 (of
+ * "killed -> served", or of the stalls of upgrades) is compared, which is said and no more: it depends on
+ * what else the machine does.  Ends with 1 if a call failed, or nobody served within 60 s.
  */
 #include <errno.h>
 #include <fcntl.h>
