@@ -301,7 +301,7 @@ int holder_run(struct k42_options *options, const char *program, struct daemon_s
                 holder_machine(&h);
         if (h.gave_up)
                 g_warning("%s: %u workers in a row failed, the last one %s; the mount is given up",
-                          options->mountpoint, h.failures, h.record.last_death);
+                          options->mountpoint, MAX(h.failures, h.crashes), h.record.last_death);
         if (h.leave)
                 state_dir_free(dir);
         else

@@ -13,10 +13,18 @@
  * Beside the worker that serves there is one in waiting (holder_waiting.c), started ahead, which takes over
  * when that one dies: starting a program takes longer than all that it has to do then.
  *
- * Deaths.  A worker that dies is replaced at once.  When several in a row die before they have answered a
- * request, the next one is started after a pause that doubles each time.  It is a failure if a worker dies
- * before it is ready, or of anything but SIGKILL before it has answered a request; after HOLDER_FAILURES_MAX
- * of them in a row the holder gives up: it unmounts, removes the state directory and exits with status 1.
+ * Deaths.  A worker that dies is replaced at once, unless deaths are in a row.  There are two rows:
+ *
+ *   counter    one more when a worker                          0 again when a worker
+ *   early      died before it had answered a request           has answered one
+ *   failures   (of those) was not ready, or not killed         has answered one
+ *              by SIGKILL
+ *   crashes    died of anything but SIGKILL, in less than      has been ready for 10 s
+ *              10 s after it was ready
+ *
+ * From the sixth early death or crash on the next worker is started after a pause that doubles each time.
+ * After HOLDER_FAILURES_MAX failures or crashes the holder gives up: it unmounts, removes the state directory
+ * and exits with status 1.  SIGKILL after READY is somebody outside, who may do it as often as he likes.
  *
  * The holder's own end.  SIGTERM and SIGINT (SIGHUP in the foreground) end the mount cleanly; with -o
  * fdstore SIGTERM ends only the daemon, and a new holder that gets the descriptors from the service manager goes

@@ -44,6 +44,7 @@
 #define UPGRADE_MS      10000 /* for the worker to stop, and for the other program's to be ready */
 #define END_MS          30000
 #define TAKE_MS         2000  /* for one that waited to say that it goes on */
+#define STEADY_MS       10000 /* who has lived so long was not the victim of what ended others before */
 #define LOOK_AGAIN_MS   1 /* at a worker that dies */
 
 enum event {
@@ -73,7 +74,8 @@ static void save_record(struct holder *h)
 
 static enum holder_state back_off(struct holder *h)
 {
-        const unsigned doubled = h->early > EARLY_AT_ONCE ? h->early - EARLY_AT_ONCE - 1 : 0;
+        const unsigned row = h->early > h->crashes ? h->early : h->crashes;
+        const unsigned doubled = row > EARLY_AT_ONCE ? row - EARLY_AT_ONCE - 1 : 0;
         const int64_t pause = doubled < 16 ? (int64_t)PAUSE_FIRST_MS << doubled : PAUSE_LAST_MS;
 
         set_timer(h, pause < PAUSE_LAST_MS ? pause : PAUSE_LAST_MS);
@@ -267,6 +269,7 @@ static enum holder_state serve(struct holder *h)
                 daemon_started(h->start);
                 h->start = NULL;
         }
+        h->ready_at = holder_now_ms();
         if (h->upgrade_pending) {
                 h->upgrade_pending = false;
                 return prepare(h);
@@ -314,6 +317,22 @@ static bool killed_from_outside(const struct holder *h)
         return h->ready && WIFSIGNALED(h->wait_status) && WTERMSIG(h->wait_status) == SIGKILL;
 }
 
+/* See holder.h. */
+static void count_death(struct holder *h)
+{
+        const bool killed = killed_from_outside(h);
+
+        h->early = h->served ? 0 : h->early + 1;
+        if (h->served)
+                h->failures = 0;
+        else if (!killed)
+                h->failures++;
+        if (h->ready && holder_now_ms() - h->ready_at >= STEADY_MS)
+                h->crashes = 0;
+        else if (h->ready && !killed)
+                h->crashes++;
+}
+
 /* A worker died of something else than a clean end. */
 static enum holder_state replace(struct holder *h)
 {
@@ -332,18 +351,14 @@ static enum holder_state replace(struct holder *h)
         }
         h->record.restarts++;
         save_record(h);
-        h->early = h->served ? 0 : h->early + 1;
-        if (h->served)
-                h->failures = 0;
-        else if (!killed_from_outside(h))
-                h->failures++;
+        count_death(h);
         daemon_say("%s: the worker %s; the next one goes on (restart %u)", h->record.mountpoint,
                    h->record.last_death, h->record.restarts);
-        if (h->failures >= HOLDER_FAILURES_MAX) {
+        if (h->failures >= HOLDER_FAILURES_MAX || h->crashes >= HOLDER_FAILURES_MAX) {
                 h->gave_up = true;
                 return HOLDER_OVER;
         }
-        return h->early > EARLY_AT_ONCE ? back_off(h) : start(h);
+        return h->early > EARLY_AT_ONCE || h->crashes > EARLY_AT_ONCE ? back_off(h) : start(h);
 }
 
 /* The worker has stopped, or died on the way: the other program's turn. */

@@ -73,6 +73,7 @@ struct holder {
         bool taken;         /* it was the one in waiting */
         bool going;         /* it has said GOING */
         bool ready, served; /* the worker is, has */
+        int64_t ready_at;   /* monotonic ms */
         bool end_said;      /* and it has said ENDING */
         int wait_status;    /* of the one that died last */
 
@@ -80,7 +81,8 @@ struct holder {
         bool announced;             /* the service manager knows that the mount answers */
         bool upgrade_pending;       /* for when it is ready */
         unsigned early;    /* workers in a row that died without an answered request */
-        unsigned failures; /* see holder.h */
+        unsigned failures; /* see holder.h, as the next one */
+        unsigned crashes;
 
         int status; /* of the end */
         bool gave_up;
