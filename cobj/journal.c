@@ -139,7 +139,7 @@ no_attr:
 }
 
 /* Makes the file with all its blocks and maps it. */
-static int map_new_file(int fd, size_t size, void **ret_map)
+static int map_file(int fd, size_t size, void **ret_map)
 {
         void *map;
         int r;
@@ -162,44 +162,53 @@ static size_t map_size_of(uint32_t records)
         return JOURNAL_HEADER_SIZE + (size_t)records * JOURNAL_RECORD_SIZE;
 }
 
+/* A struct for the ring in `map`.  Returns 0 or -errno, and the map is the caller's then. */
+static int make_journal(void *map, uint32_t records, struct journal **ret_journal)
+{
+        struct journal *journal;
+        void *memory;
+        int r = posix_memalign(&memory, 64, sizeof *journal);
+
+        if (r)
+                return -r;
+        journal = memset(memory, 0, sizeof *journal);
+        r = init_waiting(journal);
+        if (r < 0) {
+                free(journal);
+                return r;
+        }
+        journal->header = map;
+        journal->records = (struct journal_record *)((char *)map + JOURNAL_HEADER_SIZE);
+        journal->map_size = map_size_of(records);
+        journal->size = records;
+        atomic_init(&journal->wake_at, UINT64_MAX);
+        *ret_journal = journal;
+        return 0;
+}
+
 /* An empty ring in a new file, without its magic: nobody takes it for one yet. */
 static int make_ring(int dirfd, const char *name, uint32_t records, struct journal **ret_journal)
 {
         const size_t size = map_size_of(records);
         struct journal *journal;
-        void *map = NULL, *memory;
+        void *map = NULL;
         int fd, r;
-
-        r = posix_memalign(&memory, 64, sizeof *journal);
-        if (r)
-                return -r;
-        journal = memset(memory, 0, sizeof *journal);
 
         /* An old one is unlinked, not truncated: whoever may still have it mapped would get SIGBUS.
          */
-        if (dirfd >= 0 && unlinkat(dirfd, name, 0) < 0 && errno != ENOENT) {
-                r = -errno;
-                goto free_journal;
-        }
+        if (dirfd >= 0 && unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+                return -errno;
         fd = dirfd < 0 ? memfd_create(name, MFD_CLOEXEC)
                        : openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd < 0) {
-                r = -errno;
-                goto free_journal;
-        }
-        r = map_new_file(fd, size, &map);
+        if (fd < 0)
+                return -errno;
+        r = map_file(fd, size, &map);
         close(fd);
         if (r < 0)
                 goto remove_file;
-        r = init_waiting(journal);
+        r = make_journal(map, records, &journal);
         if (r < 0)
                 goto unmap;
-
-        journal->header = map;
-        journal->records = (struct journal_record *)((char *)map + JOURNAL_HEADER_SIZE);
-        journal->map_size = size;
-        journal->size = records;
-        atomic_init(&journal->wake_at, UINT64_MAX);
         journal->header->version = JOURNAL_VERSION;
         journal->header->record_size = JOURNAL_RECORD_SIZE;
         journal->header->records = records;
@@ -211,8 +220,6 @@ unmap:
         munmap(map, size);
 remove_file:
         unlinkat(dirfd, name, 0);
-free_journal:
-        free(journal);
         return r;
 }
 
@@ -415,7 +422,8 @@ void journal_foreach_pending(struct journal *journal,
 
 /* ---- what an earlier daemon left ----
  *
- * The old file is read, never mapped: should it be cut, that is a short read and not SIGBUS. */
+ * Its ring is gone on with where it is: a new one of 4 MiB would cost a kill's clients some milliseconds.  Only
+ * one that is too full, or too small, is copied to a new one; it is read then, not mapped. */
 
 static int read_exactly(int fd, void *buffer, size_t size, uint64_t offset)
 {
@@ -480,37 +488,54 @@ static int copy_records(int fd, const struct journal_header *old, struct journal
         return 0;
 }
 
-int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal,
-                  int *ret_in_memory)
+/* Goes on with the ring in the file `fd`.  Can be cut off by a kill anywhere, and begun again. */
+static int go_on(int fd, const struct journal_header *old, struct journal **ret_journal)
+{
+        struct journal *journal;
+        void *map;
+        int r = map_file(fd, map_size_of(old->records), &map); /* no holes: nobody knows who wrote it */
+
+        if (r < 0)
+                return r;
+        r = make_journal(map, old->records, &journal);
+        if (r < 0) {
+                munmap(map, map_size_of(old->records));
+                return r;
+        }
+        for (uint64_t sequence = old->tail + 1; sequence <= old->head; sequence++) {
+                struct journal_record *slot = slot_of(journal, sequence);
+
+                if (slot->commit == sequence)
+                        continue;
+                slot->type = JOURNAL_NONE; /* reserved, and never committed */
+                atomic_store_explicit(commit_of(slot), sequence, memory_order_release);
+        }
+        *ret_journal = journal;
+        return 0;
+}
+
+/* `ret_in_memory`: as journal_adopt()'s. */
+static int copy_to_new(int fd, int dirfd, const char *name, uint32_t records,
+                       const struct journal_header *old, struct journal **ret_journal, int *ret_in_memory)
 {
         g_autofree char *new_name = g_strconcat(name, ".new", NULL);
-        struct journal_header old;
+        const uint32_t n = (uint32_t)MIN(old->head - old->tail, old->records);
         struct journal *journal;
         bool in_memory;
-        uint32_t n;
-        int fd, r;
+        int r;
 
-        if (!size_is_right(records))
-                return -EINVAL;
-        fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        r = read_header(fd, &old);
-        if (r < 0)
-                goto out;
-        n = (uint32_t)MIN(old.head - old.tail, old.records);
         /* Nobody consumes before everything is in place again. */
         while (records < 2 * n && records < JOURNAL_RECORDS_MAX)
                 records *= 2;
         r = make_ring(dirfd, new_name, records, &journal);
         in_memory = r < 0;
         if (in_memory && make_ring(-1, new_name, records, &journal) < 0)
-                goto out;
+                return r;
         *ret_in_memory = r;
-        r = copy_records(fd, &old, journal, n);
-        journal->header->id = old.id;
-        atomic_store(&journal->header->tail, old.tail);
-        atomic_store(&journal->header->head, old.tail + n);
+        r = copy_records(fd, old, journal, n);
+        journal->header->id = old->id;
+        atomic_store(&journal->header->tail, old->tail);
+        atomic_store(&journal->header->head, old->tail + n);
         complete(journal);
         if (r == 0 && in_memory)
                 unlinkat(dirfd, name, 0); /* it is behind from here on, and must not be met again */
@@ -522,7 +547,26 @@ int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal 
         } else {
                 *ret_journal = journal;
         }
-out:
+        return r;
+}
+
+int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal,
+                  int *ret_in_memory)
+{
+        struct journal_header old;
+        int fd, r;
+
+        if (!size_is_right(records))
+                return -EINVAL;
+        *ret_in_memory = 0;
+        fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        r = read_header(fd, &old);
+        if (r == 0 && old.records >= records && old.head - old.tail <= old.records / 2)
+                r = go_on(fd, &old, ret_journal);
+        else if (r == 0)
+                r = copy_to_new(fd, dirfd, name, records, &old, ret_journal, ret_in_memory);
         close(fd);
         return r;
 }

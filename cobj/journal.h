@@ -66,12 +66,13 @@ struct journal;
  * nothing left behind. */
 int journal_create(int dirfd, const char *name, uint32_t records, struct journal **ret_journal);
 
-/* Takes over what an earlier daemon's journal still has: a new ring takes the place of the file (at once: a
- * kill leaves the one or the other), with the same sequence numbers, room for `records` at least and for as
- * many more as there are.  What was reserved and never committed is JOURNAL_NONE in it.  Returns 0; -EPROTO
- * if the file is of a newer version; -EBADMSG if it is damaged; another -errno, -ENOENT too; the file is
- * untouched then.  `ret_in_memory`: 0, or why the new ring had to be made in memory (a full disk): then the
- * file is gone, and what the ring still has when this daemon dies is, too. */
+/* Takes over what an earlier daemon's journal still has, and its ring, if there is room for `records` in it
+ * and half of it is free.  Else a new ring takes the place of the file (at once: a kill leaves the one or the
+ * other), with the same sequence numbers, room for `records` at least and for as many more as there are.  What
+ * was reserved and never committed is JOURNAL_NONE in it.  Returns 0; -EPROTO if the file is of a newer version;
+ * -EBADMSG if it is damaged; another -errno, -ENOENT too; the file is untouched then.  `ret_in_memory`: 0, or why
+ * the new ring had to be made in memory (a full disk): then the file is gone, and what the ring still has when
+ * this daemon dies is, too. */
 int journal_adopt(int dirfd, const char *name, uint32_t records, struct journal **ret_journal,
                   int *ret_in_memory);
 

@@ -146,6 +146,11 @@ static int start_writer(struct store *s)
         return -r;
 }
 
+void store_init_process(void)
+{
+        sqlite3_initialize();
+}
+
 int store_open(const struct store_config *config, struct store **ret_store, char **ret_error)
 {
         struct store *s = store_alloc(config);

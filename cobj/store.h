@@ -47,6 +47,9 @@ struct store_config {
 
 struct store;
 
+/* What the first use of a database would do once in each process.  May be left out. */
+void store_init_process(void);
+
 /* Opens or makes the database and starts the writer.  An existing file must be a k42fs database of
  * this schema version or older: -EBADMSG if it is not one, -EPROTO if it is newer, or another
  * -errno; then it is untouched and *ret_error is one line that says what failed (free with

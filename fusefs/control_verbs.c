@@ -142,7 +142,7 @@ static void put_features(struct json_text *text, struct k42_mount *mount)
         json_text_close(text, '}');
 }
 
-/* `start`: what the holder said when it started us; NULL: there is none (tests). */
+/* `start`: what the holder has said; NULL: there is none (tests). */
 static void put_life(struct json_text *text, const struct link_start *start)
 {
         json_text_key(text, "holder_pid");
@@ -161,10 +161,13 @@ static void put_life(struct json_text *text, const struct link_start *start)
 static int verb_status(struct call *call)
 {
         struct k42_mount *mount = call->mount;
-        const struct link_start *start = mount->link ? link_start(mount->link) : NULL;
+        struct link_start news;
+        const struct link_start *start = mount->link ? &news : NULL;
         struct json_text *text = call->result;
         char device[32];
 
+        if (mount->link)
+                link_get_news(mount->link, &news);
         g_snprintf(device, sizeof(device), "%u:%u", major(mount->dev), minor(mount->dev));
         json_text_open(text, '{');
         json_text_key(text, "mountpoint");
@@ -190,6 +193,11 @@ static int verb_status(struct call *call)
         json_text_uint(text, start ? start->upgrades : 0);
         json_text_key(text, "downgrades");
         json_text_uint(text, start ? start->downgrades : 0);
+        json_text_key(text, "waiting_pid");
+        if (start && start->waiting_pid != 0)
+                json_text_int(text, start->waiting_pid);
+        else
+                json_text_null(text);
         json_text_close(text, '}');
         return 0;
 }

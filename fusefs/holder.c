@@ -289,6 +289,7 @@ int holder_run(struct k42_options *options, const char *program, struct daemon_s
                 .next_program_fd = -1,
                 .last_program_fd = -1,
                 .link_fd = -1,
+                .waiting = {.deadline = -1, .link_fd = -1},
                 .deadline = -1,
                 .start = start,
                 .status = K42_EXIT_FAILED,
@@ -300,7 +301,7 @@ int holder_run(struct k42_options *options, const char *program, struct daemon_s
                 holder_machine(&h);
         if (h.gave_up)
                 g_warning("%s: %u workers in a row failed, the last one %s; the mount is given up",
-                          options->mountpoint, h.failures, h.record.last_death);
+                          options->mountpoint, MAX(h.failures, h.crashes), h.record.last_death);
         if (h.leave)
                 state_dir_free(dir);
         else

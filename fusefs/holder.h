@@ -10,11 +10,21 @@
  * From the start of the first worker to the end of the mount it is a state machine (holder_machine.c) with
  * one thread, no memory allocation, no GLib and no SQLite, so that no bug of a worker's can reach it.
  *
- * Deaths.  A worker that dies is replaced at once.  When several in a row die before they have answered a
- * request, the next one is started after a pause that doubles each time.  It is a failure if it did so of
- * anything but a SIGKILL from outside (which, unlike a crash, says nothing of the worker, and can meet many that
- * have only begun).  After HOLDER_FAILURES_MAX failures in a row, or HOLDER_EARLY_MAX early deaths of any kind, the
- * holder gives up: it unmounts, removes the state directory and exits with status 1.
+ * Beside the worker that serves there is one in waiting (holder_waiting.c), started ahead, which takes over
+ * when that one dies: starting a program takes longer than all that it has to do then.
+ *
+ * Deaths.  A worker that dies is replaced at once, unless deaths are in a row.  There are two rows:
+ *
+ *   counter    one more when a worker                          0 again when a worker
+ *   early      died before it had answered a request           has answered one
+ *   failures   (of those) was not killed from outside          has answered one
+ *   crashes    died of anything but SIGKILL, in less than      has been ready for 10 s
+ *              10 s after it was ready
+ *
+ * From the sixth early death or crash on the next worker is started after a pause that doubles each time.
+ * After HOLDER_FAILURES_MAX failures or crashes, or HOLDER_EARLY_MAX early deaths of any kind, the holder gives
+ * up: it unmounts, removes the state directory and exits with status 1.  A SIGKILL that it did not send is
+ * somebody outside.  That says nothing of the worker, and on a busy machine it meets many that have only begun.
  *
  * The holder's own end.  SIGTERM and SIGINT (SIGHUP in the foreground) end the mount cleanly; with -o
  * fdstore SIGTERM ends only the daemon, and a new holder that gets the descriptors from the service manager goes

@@ -2,14 +2,17 @@
 /*
  * The holder as a table: in each state, what each event makes it do.  An action returns the next state.
  *
- *                READY      ENDING   DIED        TIMER        ASKED    LEAVE   UPGRADE    GONE
- *   STARTING     serve      closing  replace     kill_worker  end      leave   postpone   –
- *   SERVING      –          closing  replace     –            end      leave   stop       –
- *   BACKING_OFF  –          –        –           start        finish   left    –          finish
- *   STOPPING     –          closing  next        kill_worker  end      leave   –          –
- *   UPGRADING    upgraded   closing  fall_back   kill_worker  end      leave   –          –
- *   ENDING       –          closing  finish      kill_worker  –        –       –          –
- *   LEAVING      –          closing  left        kill_worker  end      –       –          –
+ *                READY      ENDING   DIED        TIMER        ASKED    LEAVE   UPGRADE    GONE    WARM   LOST
+ *   STARTING     serve      closing  replace     kill_worker  end      leave   postpone   –       –      –
+ *   SERVING      –          closing  replace     –            end      leave   prepare    –       news   news
+ *   BACKING_OFF  –          –        –           start        finish   left    –          finish  –      –
+ *   PREPARING    –          closing  next        not_taken    end      leave   –          –       stop   not_taken
+ *   STOPPING     –          closing  next        kill_worker  end      leave   –          –       –      –
+ *   UPGRADING    upgraded   closing  fall_back   kill_worker  end      leave   –          –       –      –
+ *   ENDING       –          closing  finish      kill_worker  –        –       –          –       –      –
+ *   LEAVING      –          closing  left        kill_worker  end      –       –          –       –      –
+ *
+ * The last two events are of the worker in waiting, which has a table of its own (holder_waiting.c).
  *
  * Everything here is called by holder_machine(), in the holder's only thread.  Nothing allocates, and
  * nothing waits but for poll().
@@ -40,8 +43,9 @@
                                * SOURCE takes */
 #define UPGRADE_MS      10000 /* for the worker to stop, and for the other program's to be ready */
 #define END_MS          30000
+#define TAKE_MS         2000  /* for one that waited to say that it goes on */
+#define STEADY_MS       10000 /* who has lived so long was not the victim of what ended others before */
 #define LOOK_AGAIN_MS   1 /* at a worker that dies */
-#define EXEC_FAILED     127
 
 enum event {
         EVENT_READY,
@@ -52,20 +56,14 @@ enum event {
         EVENT_LEAVE, /* to end, without the mount (-o fdstore) */
         EVENT_UPGRADE,
         EVENT_GONE, /* the connection has ended, and there is no worker who could notice */
+        EVENT_WARM, /* the worker in waiting waits */
+        EVENT_LOST, /* it died */
         EVENTS,
 };
 
-static int64_t now_ms(void)
-{
-        struct timespec now;
-
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void set_timer(struct holder *h, int64_t ms)
 {
-        h->deadline = ms < 0 ? -1 : now_ms() + ms;
+        h->deadline = ms < 0 ? -1 : holder_now_ms() + ms;
 }
 
 /* What the next holder would have to know, if there is one. */
@@ -74,88 +72,32 @@ static void save_record(struct holder *h)
         mount_record_write(h->record_fd, &h->record);
 }
 
-static void close_fd(int *fd)
-{
-        if (*fd >= 0)
-                close(*fd);
-        *fd = -1;
-}
-
-/* ---- starting a worker ---- */
-
-/* In the child: only what is safe after fork(). */
-static void become_worker(const struct holder *h, int link_fd)
-{
-        const int fds[] = {
-                [LINK_FD_LINK] = link_fd,           [LINK_FD_FUSE] = h->fuse_fd,
-                [LINK_FD_SOURCE] = h->source_fd,    [LINK_FD_CONTROL] = h->control_fd,
-                [LINK_FD_STATE] = h->state_fd,
-        };
-
-        for (int fd = LINK_FD_LINK; fd < LINK_FD_END; fd++)
-                if (dup2(fds[fd], fd) < 0)
-                        _exit(EXEC_FAILED);
-        sigprocmask(SIG_SETMASK, &h->worker_mask, NULL);
-        execveat(h->program_fd, "", h->worker_argv, environ, AT_EMPTY_PATH);
-        _exit(EXEC_FAILED);
-}
-
-static int fork_worker(struct holder *h)
-{
-        int pair[2], theirs, r = 0;
-        pid_t pid;
-
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-                return -errno;
-        h->link_fd = fcntl(pair[0], F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
-        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
-        close(pair[0]);
-        close(pair[1]);
-        pid = h->link_fd >= 0 && theirs >= 0 ? fork() : -1;
-        if (pid == 0)
-                become_worker(h, theirs);
-        if (pid < 0)
-                r = -errno;
-        close_fd(&theirs);
-        if (r < 0)
-                close_fd(&h->link_fd);
-        else
-                h->worker = pid;
-        return r;
-}
-
 static enum holder_state back_off(struct holder *h)
 {
-        const unsigned doubled = h->early > EARLY_AT_ONCE ? h->early - EARLY_AT_ONCE - 1 : 0;
+        const unsigned row = h->early > h->crashes ? h->early : h->crashes;
+        const unsigned doubled = row > EARLY_AT_ONCE ? row - EARLY_AT_ONCE - 1 : 0;
         const int64_t pause = doubled < 16 ? (int64_t)PAUSE_FIRST_MS << doubled : PAUSE_LAST_MS;
 
         set_timer(h, pause < PAUSE_LAST_MS ? pause : PAUSE_LAST_MS);
         return HOLDER_BACKING_OFF;
 }
 
-static enum holder_state start_as(struct holder *h, enum holder_state state)
+static void describe_mount(const struct holder *h, struct link_start *ret_start)
 {
-        int r;
-
-        h->told = 0;
-        h->order = 0;
-        h->dying = false;
-        h->start_sent = h->ready = h->served = h->end_said = h->killed_by_us = false;
-        r = fork_worker(h);
-        if (r < 0) {
-                daemon_say("%s: cannot start a worker: %s", h->record.mountpoint, strerror(-r));
-                if (!h->record.resume)
-                        return HOLDER_OVER;
-                h->early++;
-                return back_off(h);
-        }
-        set_timer(h, state == HOLDER_UPGRADING ? UPGRADE_MS : h->record.resume ? START_MS : -1);
-        return state;
-}
-
-static enum holder_state start(struct holder *h)
-{
-        return start_as(h, HOLDER_STARTING);
+        *ret_start = (struct link_start){
+                .resume = h->record.resume,
+                .first = !h->record.resume && h->start != NULL,
+                .restarts = h->record.restarts,
+                .upgrades = h->record.upgrades + (h->state == HOLDER_UPGRADING), /* if it can tell */
+                .downgrades = h->record.downgrades,
+                .holder_pid = getpid(),
+                .kept = h->fdstore,
+                .killed = h->last_killed,
+                .waiting_pid = h->waiting.state == WAITING_WARM ? h->waiting.pid : 0,
+                .dev = h->record.dev,
+                .started = h->record.started,
+        };
+        memcpy(ret_start->last_death, h->record.last_death, sizeof ret_start->last_death);
 }
 
 /* What the worker must be told at its start goes out as fast as it takes it: false until all has. */
@@ -179,25 +121,53 @@ static bool tell_worker(struct holder *h)
                 h->told += n;
         }
         message.head = (struct link_head){.version = LINK_VERSION, .type = LINK_START};
-        message.start = (struct link_start){
-                .resume = h->record.resume,
-                .first = !h->record.resume && h->start != NULL,
-                .restarts = h->record.restarts,
-                .upgrades = h->record.upgrades + (h->state == HOLDER_UPGRADING), /* if it can tell */
-                .downgrades = h->record.downgrades,
-                .holder_pid = getpid(),
-                .kept = h->fdstore,
-                .killed = h->last_killed,
-                .dev = h->record.dev,
-                .started = h->record.started,
-        };
-        memcpy(message.start.last_death, h->record.last_death, sizeof message.start.last_death);
-        h->start_sent = link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT) == 0;
+        describe_mount(h, &message.start);
+        fds[LINK_START_FUSE] = h->fuse_fd;
+        fds[LINK_START_CONTROL] = h->control_fd;
+        h->start_sent = link_send(h->link_fd, &message, fds, LINK_START_FDS, MSG_DONTWAIT) == 0;
         if (h->start_sent && h->order != 0) {
                 message.head.type = h->order;
                 link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT);
         }
         return h->start_sent;
+}
+
+/* With the worker in waiting, or one of its own. */
+static int take_or_fork(struct holder *h)
+{
+        h->told = 0;
+        h->order = 0;
+        h->dying = false;
+        h->start_sent = h->going = h->ready = h->served = h->end_said = h->killed_by_us = false;
+        h->taken = waiting_take(h);
+        return h->taken ? 0 : holder_fork_worker(h, h->program_fd, &h->worker, &h->link_fd);
+}
+
+static int64_t time_to_start(const struct holder *h, enum holder_state state)
+{
+        return state == HOLDER_UPGRADING ? UPGRADE_MS : h->record.resume ? START_MS : -1;
+}
+
+static enum holder_state start_as(struct holder *h, enum holder_state state)
+{
+        int r = take_or_fork(h);
+
+        if (r < 0) {
+                daemon_say("%s: cannot start a worker: %s", h->record.mountpoint, strerror(-r));
+                if (!h->record.resume)
+                        return HOLDER_OVER;
+                h->early++;
+                return back_off(h);
+        }
+        set_timer(h, h->taken ? TAKE_MS : time_to_start(h, state));
+        h->state = state; /* START says how it began */
+        tell_worker(h);
+        return state;
+}
+
+static enum holder_state start(struct holder *h)
+{
+        return start_as(h, HOLDER_STARTING);
 }
 
 /* ---- actions ---- */
@@ -222,6 +192,19 @@ static enum holder_state order(struct holder *h, enum link_type type, enum holde
         return state;
 }
 
+/* The worker can say in `status` what has changed.  If it does not hear of it that is no harm. */
+static enum holder_state news(struct holder *h)
+{
+        struct link_message message = {
+                .head = {.version = LINK_VERSION, .type = LINK_NEWS},
+        };
+
+        describe_mount(h, &message.start);
+        if (h->start_sent && h->link_fd >= 0)
+                link_send(h->link_fd, &message, NULL, 0, MSG_DONTWAIT);
+        return h->state;
+}
+
 static enum holder_state stop(struct holder *h)
 {
         return order(h, LINK_STOP, HOLDER_STOPPING, UPGRADE_MS);
@@ -230,6 +213,7 @@ static enum holder_state stop(struct holder *h)
 /* Ends the worker and us, and the mount stays with the service manager. */
 static enum holder_state leave(struct holder *h)
 {
+        waiting_dismiss(h);
         return order(h, LINK_STOP, HOLDER_LEAVING, UPGRADE_MS);
 }
 
@@ -242,7 +226,35 @@ static enum holder_state left(struct holder *h)
 
 static enum holder_state end(struct holder *h)
 {
+        waiting_dismiss(h);
         return order(h, LINK_END, HOLDER_ENDING, END_MS);
+}
+
+/* The other program did not get as far as to wait for its turn; nobody has noticed. */
+static enum holder_state not_taken(struct holder *h)
+{
+        waiting_dismiss(h);
+        holder_close_fd(&h->next_program_fd);
+        set_timer(h, -1);
+        h->record.downgrades++;
+        save_record(h);
+        daemon_say("%s: the other program cannot take over: it %s; the one before goes on",
+                   h->record.mountpoint, h->record.last_death);
+        h->state = HOLDER_SERVING;
+        waiting_want(h);
+        return news(h);
+}
+
+/* The worker of the other program is started, and what takes time done, before this one is stopped. */
+static enum holder_state prepare(struct holder *h)
+{
+        h->state = HOLDER_PREPARING;
+        set_timer(h, UPGRADE_MS);
+        snprintf(h->record.last_death, sizeof h->record.last_death, "was not ready in time");
+        if (waiting_change(h) == 0)
+                return HOLDER_PREPARING;
+        snprintf(h->record.last_death, sizeof h->record.last_death, "could not be started");
+        return not_taken(h);
 }
 
 /* The mount answers, for the first time or again. */
@@ -258,18 +270,22 @@ static enum holder_state serve(struct holder *h)
                 daemon_started(h->start);
                 h->start = NULL;
         }
-        if (!h->upgrade_pending)
-                return HOLDER_SERVING;
-        h->upgrade_pending = false;
-        return stop(h);
+        h->ready_at = holder_now_ms();
+        if (h->upgrade_pending) {
+                h->upgrade_pending = false;
+                return prepare(h);
+        }
+        waiting_want(h);
+        return HOLDER_SERVING;
 }
 
 /* The worker ends the mount.  /dev/fuse must be open nowhere when it has closed it, so that whoever waits
  * for an answer is told; and nobody shall ask us anything any more. */
 static enum holder_state closing(struct holder *h)
 {
-        close_fd(&h->fuse_fd);
-        close_fd(&h->control_fd);
+        waiting_dismiss(h);
+        holder_close_fd(&h->fuse_fd);
+        holder_close_fd(&h->control_fd);
         unlinkat(h->state_fd, CONTROL_SOCKET_NAME, 0);
         set_timer(h, END_MS);
         return HOLDER_ENDING;
@@ -298,6 +314,20 @@ static enum holder_state finish(struct holder *h)
         return HOLDER_OVER;
 }
 
+/* See holder.h. */
+static void count_death(struct holder *h)
+{
+        h->early = h->served ? 0 : h->early + 1;
+        if (h->served)
+                h->failures = 0;
+        else if (!h->last_killed)
+                h->failures++;
+        if (h->ready && holder_now_ms() - h->ready_at >= STEADY_MS)
+                h->crashes = 0;
+        else if (h->ready && !h->last_killed)
+                h->crashes++;
+}
+
 /* A worker died of something else than a clean end. */
 static enum holder_state replace(struct holder *h)
 {
@@ -305,24 +335,26 @@ static enum holder_state replace(struct holder *h)
                 if (WIFSIGNALED(h->wait_status))
                         daemon_say("the daemon was killed by signal %d while it started",
                                    WTERMSIG(h->wait_status));
-                else if (WEXITSTATUS(h->wait_status) == EXEC_FAILED)
+                else if (WEXITSTATUS(h->wait_status) == HOLDER_EXEC_FAILED)
                         daemon_say("the daemon %s", h->record.last_death);
                 return HOLDER_OVER;
         }
+        if (h->taken && !h->going) { /* it has begun nothing */
+                daemon_say("%s: the worker in waiting %s; another one is started", h->record.mountpoint,
+                           h->record.last_death);
+                return start(h);
+        }
         h->record.restarts++;
         save_record(h);
-        h->early = h->served ? 0 : h->early + 1;
-        if (h->served)
-                h->failures = 0;
-        else if (!h->last_killed)
-                h->failures++;
+        count_death(h);
         daemon_say("%s: the worker %s; the next one goes on (restart %u)", h->record.mountpoint,
                    h->record.last_death, h->record.restarts);
-        if (h->failures >= HOLDER_FAILURES_MAX || h->early >= HOLDER_EARLY_MAX) {
+        if (h->failures >= HOLDER_FAILURES_MAX || h->crashes >= HOLDER_FAILURES_MAX ||
+            h->early >= HOLDER_EARLY_MAX) {
                 h->gave_up = true;
                 return HOLDER_OVER;
         }
-        return h->early > EARLY_AT_ONCE ? back_off(h) : start(h);
+        return h->early > EARLY_AT_ONCE || h->crashes > EARLY_AT_ONCE ? back_off(h) : start(h);
 }
 
 /* The worker has stopped, or died on the way: the other program's turn. */
@@ -337,7 +369,7 @@ static enum holder_state next(struct holder *h)
 static enum holder_state upgraded(struct holder *h)
 {
         h->record.upgrades++;
-        close_fd(&h->last_program_fd);
+        holder_close_fd(&h->last_program_fd);
         daemon_say("%s: another program has taken over", h->record.mountpoint);
         return serve(h);
 }
@@ -346,7 +378,7 @@ static enum holder_state fall_back(struct holder *h)
 {
         h->record.downgrades++;
         save_record(h);
-        close_fd(&h->program_fd);
+        holder_close_fd(&h->program_fd);
         h->program_fd = h->last_program_fd;
         h->last_program_fd = -1;
         daemon_say("%s: the other program cannot take over: it %s; the one before goes on",
@@ -357,13 +389,14 @@ static enum holder_state fall_back(struct holder *h)
 typedef enum holder_state (*action)(struct holder *h);
 
 static const action actions[HOLDER_STATES][EVENTS] = {
-        [HOLDER_STARTING] = {serve, closing, replace, kill_worker, end, leave, postpone, stay},
-        [HOLDER_SERVING] = {stay, closing, replace, stay, end, leave, stop, stay},
-        [HOLDER_BACKING_OFF] = {stay, stay, stay, start, finish, left, stay, finish},
-        [HOLDER_STOPPING] = {stay, closing, next, kill_worker, end, leave, stay, stay},
-        [HOLDER_UPGRADING] = {upgraded, closing, fall_back, kill_worker, end, leave, stay, stay},
-        [HOLDER_ENDING] = {stay, closing, finish, kill_worker, stay, stay, stay, stay},
-        [HOLDER_LEAVING] = {stay, closing, left, kill_worker, end, stay, stay, stay},
+        [HOLDER_STARTING] = {serve, closing, replace, kill_worker, end, leave, postpone, stay, stay, stay},
+        [HOLDER_SERVING] = {stay, closing, replace, stay, end, leave, prepare, stay, news, news},
+        [HOLDER_BACKING_OFF] = {stay, stay, stay, start, finish, left, stay, finish, stay, stay},
+        [HOLDER_PREPARING] = {stay, closing, next, not_taken, end, leave, stay, stay, stop, not_taken},
+        [HOLDER_STOPPING] = {stay, closing, next, kill_worker, end, leave, stay, stay, stay, stay},
+        [HOLDER_UPGRADING] = {upgraded, closing, fall_back, kill_worker, end, leave, stay, stay, stay, stay},
+        [HOLDER_ENDING] = {stay, closing, finish, kill_worker, stay, stay, stay, stay, stay, stay},
+        [HOLDER_LEAVING] = {stay, closing, left, kill_worker, end, stay, stay, stay, stay, stay},
 };
 
 static void handle(struct holder *h, enum event event)
@@ -391,6 +424,7 @@ static void want_upgrade(struct holder *h, int fd)
                 if (fd < 0) {
                         daemon_say("%s: cannot be opened: %s", path, strerror(errno));
                         h->record.downgrades++;
+                        news(h);
                         return;
                 }
         }
@@ -398,7 +432,7 @@ static void want_upgrade(struct holder *h, int fd)
                 close(fd);
                 return;
         }
-        close_fd(&h->next_program_fd);
+        holder_close_fd(&h->next_program_fd);
         h->next_program_fd = fcntl(fd, F_DUPFD_CLOEXEC, HOLDER_FD_MIN);
         close(fd);
         if (h->next_program_fd >= 0)
@@ -435,6 +469,11 @@ static void handle_message(struct holder *h, const struct link_message *message,
         case LINK_READY:
                 h->ready = true;
                 handle(h, EVENT_READY);
+                break;
+        case LINK_GOING:
+                h->going = true;
+                if (h->taken && !h->ready && (h->state == HOLDER_STARTING || h->state == HOLDER_UPGRADING))
+                        set_timer(h, time_to_start(h, h->state));
                 break;
         case LINK_SERVED:
                 h->served = true;
@@ -485,26 +524,12 @@ static void read_link(struct holder *h, bool all)
                 else if (r == -EAGAIN)
                         return;
                 else { /* all that it had is closed: it dies, and if it does not, it must */
-                        close_fd(&h->link_fd);
+                        holder_close_fd(&h->link_fd);
                         if (h->worker > 0)
                                 kill(h->worker, SIGKILL); /* it may be dead of it already */
                         h->dying = h->worker > 0;
                 }
         }
-}
-
-static void describe_death(struct holder *h)
-{
-        const int status = h->wait_status;
-
-        if (WIFSIGNALED(status))
-                snprintf(h->record.last_death, sizeof h->record.last_death, "was killed by signal %d (%s)",
-                         WTERMSIG(status), sigabbrev_np(WTERMSIG(status)) ?: "?");
-        else if (WEXITSTATUS(status) == EXEC_FAILED)
-                snprintf(h->record.last_death, sizeof h->record.last_death, "could not be run");
-        else
-                snprintf(h->record.last_death, sizeof h->record.last_death, "exited with status %d",
-                         WEXITSTATUS(status));
 }
 
 static void bury(struct holder *h, int wait_status)
@@ -514,10 +539,11 @@ static void bury(struct holder *h, int wait_status)
         h->wait_status = wait_status;
         h->last_killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL && !h->killed_by_us;
         read_link(h, true);
-        close_fd(&h->link_fd);
+        holder_close_fd(&h->link_fd);
         if ((h->state != HOLDER_STOPPING && h->state != HOLDER_LEAVING) ||
             !WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != LINK_EXIT_STOPPED)
-                describe_death(h);
+                holder_describe_death(h->wait_status, h->record.last_death,
+                                      sizeof h->record.last_death);
         handle(h, EVENT_DIED);
 }
 
@@ -528,8 +554,14 @@ static void reap(struct holder *h)
         int status;
 
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-                if (pid == h->worker) /* else one that was buried before it was dead */
+                if (pid == h->worker)
                         bury(h, status);
+                else if (waiting_died(h, pid)) { /* else one that was buried before it was dead */
+                        if (h->state == HOLDER_PREPARING)
+                                holder_describe_death(status, h->record.last_death,
+                                                      sizeof h->record.last_death);
+                        handle(h, EVENT_LOST);
+                }
 }
 
 /* The worker dies, but its teller waits in the kernel for what only the next worker can do (teller.h). */
@@ -559,13 +591,15 @@ static void read_signals(struct holder *h)
 
 static int time_left(const struct holder *h)
 {
-        int64_t left;
+        int64_t first = h->deadline, left;
 
         if (h->dying)
                 return LOOK_AGAIN_MS;
-        if (h->deadline < 0)
+        if (first < 0 || (h->waiting.deadline >= 0 && h->waiting.deadline < first))
+                first = h->waiting.deadline;
+        if (first < 0)
                 return -1;
-        left = h->deadline - now_ms();
+        left = first - holder_now_ms();
         return left < 0 ? 0 : (int)left;
 }
 
@@ -577,25 +611,30 @@ void holder_machine(struct holder *h)
                         {.fd = h->signal_fd, .events = POLLIN},
                         {.fd = h->link_fd, .events = POLLIN},
                         {.fd = h->state == HOLDER_BACKING_OFF ? h->fuse_fd : -1}, /* errors only */
+                        {.fd = h->waiting.link_fd, .events = POLLIN},
                 };
 
                 if (h->link_fd >= 0 && !h->start_sent)
                         fds[1].events |= POLLOUT;
-                if (poll(fds, 3, time_left(h)) < 0)
+                if (poll(fds, 4, time_left(h)) < 0)
                         continue; /* a stop and continue, or no memory for a moment */
                 if (fds[1].revents & POLLOUT)
                         tell_worker(h);
                 if (fds[1].revents & (POLLIN | POLLHUP | POLLERR))
                         read_link(h, false);
+                if (fds[3].revents && waiting_read(h))
+                        handle(h, EVENT_WARM);
                 if (fds[0].revents)
                         read_signals(h);
                 if (h->dying)
                         look_at_dying(h);
                 if (fds[2].revents)
                         handle(h, EVENT_GONE);
-                if (h->deadline >= 0 && now_ms() >= h->deadline) {
+                if (h->deadline >= 0 && holder_now_ms() >= h->deadline) {
                         h->deadline = -1;
                         handle(h, EVENT_TIMER);
                 }
+                waiting_timer(h);
         }
+        waiting_end(h);
 }

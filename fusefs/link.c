@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,6 +22,9 @@ struct parked {
 
 struct link {
         struct link_start start;
+        int start_fds[LINK_START_FDS];
+        pthread_mutex_t lock;
+        struct link_start news; /* under lock */
         struct parked *parked; /* sorted by key once START has come */
         size_t n_parked, room;
 };
@@ -33,6 +37,7 @@ size_t link_length(const struct link_head *head)
                                ? sizeof *head + (size_t)head->key * sizeof(uint64_t)
                                : 0;
         case LINK_START:
+        case LINK_NEWS:
                 return sizeof *head + sizeof(struct link_start);
         case LINK_END:
         case LINK_STOP:
@@ -43,6 +48,8 @@ size_t link_length(const struct link_head *head)
         case LINK_ASKED:
         case LINK_UPGRADE:
         case LINK_ENDING:
+        case LINK_WAITING:
+        case LINK_GOING:
                 return sizeof *head;
         default:
                 return 0;
@@ -176,8 +183,14 @@ static int receive_start(struct link *link)
                 else if (r < 0)
                         return r;
         }
-        link->start = message.start;
-        link->start.last_death[sizeof link->start.last_death - 1] = '\0';
+        if (n_fds != LINK_START_FDS) { /* our own table of descriptors is full */
+                while (n_fds > 0)
+                        close(fds[--n_fds]);
+                return -EMFILE;
+        }
+        memcpy(link->start_fds, fds, sizeof link->start_fds);
+        link_set_news(link, &message.start);
+        link->start = link->news;
         if (link->n_parked > 0)
                 qsort(link->parked, link->n_parked, sizeof *link->parked, compare_keys);
         return 0;
@@ -191,16 +204,26 @@ int link_open(struct link **ret_link)
         for (int fd = LINK_FD_LINK; r == 0 && fd < LINK_FD_END; fd++)
                 if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
                         r = -errno;
-        if (r == 0)
-                r = receive_start(link);
         if (r < 0) {
-                g_warning("--worker is not for users: %s",
-                          r == -EPROTO ? "the holder speaks another version" : g_strerror(-r));
-                link_close(link);
+                g_warning("--worker is not for users: %s", g_strerror(-r));
+                free(link);
                 return r;
         }
+        pthread_mutex_init(&link->lock, NULL);
         *ret_link = link;
         return 0;
+}
+
+int link_wait(struct link *link)
+{
+        int r = link_tell(link, LINK_WAITING, -1);
+
+        if (r == 0)
+                r = receive_start(link);
+        if (r < 0 && r != -EPIPE)
+                g_warning("--worker is not for users: %s",
+                          r == -EPROTO ? "the holder speaks another version" : g_strerror(-r));
+        return r < 0 ? r : link_tell(link, LINK_GOING, -1);
 }
 
 void link_close(struct link *link)
@@ -211,6 +234,7 @@ void link_close(struct link *link)
                 if (link->parked[i].fd >= 0)
                         close(link->parked[i].fd);
         free(link->parked);
+        pthread_mutex_destroy(&link->lock);
         free(link);
 }
 
@@ -222,6 +246,31 @@ int link_fd(const struct link *link)
 const struct link_start *link_start(const struct link *link)
 {
         return &link->start;
+}
+
+int link_fuse_fd(const struct link *link)
+{
+        return link->start_fds[LINK_START_FUSE];
+}
+
+int link_control_fd(const struct link *link)
+{
+        return link->start_fds[LINK_START_CONTROL];
+}
+
+void link_set_news(struct link *link, const struct link_start *news)
+{
+        pthread_mutex_lock(&link->lock);
+        link->news = *news;
+        link->news.last_death[sizeof link->news.last_death - 1] = '\0';
+        pthread_mutex_unlock(&link->lock);
+}
+
+void link_get_news(struct link *link, struct link_start *ret_news)
+{
+        pthread_mutex_lock(&link->lock);
+        *ret_news = link->news;
+        pthread_mutex_unlock(&link->lock);
 }
 
 int link_take_parked(struct link *link, uint64_t key)

@@ -9,10 +9,13 @@
  * soon as the call has returned, even if its sender dies in the next moment: it is in the socket then,
  * and the holder empties the socket of a dead worker before it starts the next one.
  *
- * The start of a worker:
+ * The start of a worker, who has been given the link, SOURCE and the state directory:
  *
+ *   worker -> holder   WAITING                      all is done that needs no more than these; once
  *   holder -> worker   PARKED, as often as needed   everything that earlier workers parked
- *   holder -> worker   START                        what it is to do; once, after that
+ *   holder -> worker   START + 2 descriptors        what it is to do, /dev/fuse, the control socket; once,
+ *                                                   after that
+ *   worker -> holder   GOING                        it has begun to do it; once
  *   worker -> holder   READY                        the mount answers
  *   worker -> holder   SERVED                       it has answered a request; once
  *
@@ -24,9 +27,13 @@
  *   worker -> holder   UPGRADE + descriptor         it has been asked to let this program take over
  *   worker -> holder   ENDING                       the mount is being ended for good: do not start
  *                                                   another worker, its exit status is yours
+ *   holder -> worker   NEWS                         what START said, as it is now
  *   holder -> worker   END                          end the mount for good (answer: ENDING)
  *   holder -> worker   STOP                         end yourself between two requests with status
  *                                                   LINK_EXIT_STOPPED; the mount stays
+ *
+ * A worker can wait for START for as long as there is another one (holder.h).  It has neither /dev/fuse nor
+ * the control socket then: so it can keep nobody waiting, whatever becomes of it.
  *
  * The worker's side (struct link) is thread-safe where a function says so.  Neither side allocates
  * memory after the start.
@@ -35,16 +42,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define LINK_VERSION      1
+#define LINK_VERSION      2
 #define LINK_PARKED_MAX   64 /* descriptors in one PARKED; the kernel takes up to 253 */
 #define LINK_EXIT_STOPPED 75 /* exit status of a worker that was told STOP */
 
 /* The descriptors that a worker is started with. */
 enum link_fd {
         LINK_FD_LINK = 3,
-        LINK_FD_FUSE,    /* /dev/fuse of the connection */
         LINK_FD_SOURCE,  /* SOURCE, O_PATH, opened before anything was mounted over it */
-        LINK_FD_CONTROL, /* the control socket, listening */
         LINK_FD_STATE,   /* the state directory, O_RDONLY */
         LINK_FD_END,     /* one more than the last */
 };
@@ -61,6 +66,16 @@ enum link_type {
         LINK_ASKED,
         LINK_UPGRADE,
         LINK_ENDING,
+        LINK_WAITING,
+        LINK_GOING,
+        LINK_NEWS,
+};
+
+/* The descriptors that come with START. */
+enum link_start_fd {
+        LINK_START_FUSE,    /* /dev/fuse of the connection */
+        LINK_START_CONTROL, /* the control socket, listening */
+        LINK_START_FDS,
 };
 
 /* What a key is about is in its upper eight bits; the holder does not look. */
@@ -84,7 +99,7 @@ struct link_head {
         uint64_t key;     /* PARK, UNPARK; PARKED: how many; ASKED: by which signal; else 0 */
 };
 
-/* What START says behind the head. */
+/* What START and NEWS say behind the head. */
 struct link_start {
         uint32_t resume;      /* 1: earlier workers have served this mount, go on with what they left */
         uint32_t first;       /* 1: nobody has served yet, and messages still go to the terminal */
@@ -93,7 +108,9 @@ struct link_start {
         uint32_t downgrades;  /* programs that did not manage to, so that the one before went on */
         int32_t holder_pid;   /* in the holder's pid namespace */
         uint32_t kept;        /* 1: when the holder dies another one goes on with the mount */
+        int32_t waiting_pid;  /* the worker that waits for its turn, in the same namespace; 0: none */
         uint32_t killed;      /* 1: the last one that died did so of a SIGKILL from outside */
+        uint32_t padding;
         uint64_t dev;         /* the mount's st_dev */
         int64_t started;      /* of the mount, µs since the epoch */
         char last_death[128]; /* what became of the last worker that died, "" if none has */
@@ -104,7 +121,7 @@ struct link_message {
         struct link_head head;
         union {
                 uint64_t keys[LINK_PARKED_MAX]; /* PARKED: head.key of them */
-                struct link_start start;        /* START */
+                struct link_start start;        /* START, NEWS */
         };
 };
 
@@ -126,13 +143,25 @@ int link_receive(int fd, struct link_message *ret_message, int *ret_fds, unsigne
 
 struct link;
 
-/* Takes the descriptors of enum link_fd (they become O_CLOEXEC) and waits for START.  Returns 0, or -errno
- * after one line was logged. */
+/* Takes the descriptors of enum link_fd (they become O_CLOEXEC).  Returns 0, or -errno after one line was
+ * logged. */
 int link_open(struct link **ret_link);
 void link_close(struct link *link); /* NULL is ignored */
 
-int link_fd(const struct link *link); /* to poll for END, STOP and the holder's end; borrowed */
-const struct link_start *link_start(const struct link *link);
+/* Says WAITING, waits for START however long it takes, and says GOING.  Returns 0; -EPIPE if the holder wants
+ * nothing any more; or another -errno after one line was logged. */
+int link_wait(struct link *link);
+
+int link_fd(const struct link *link); /* to poll for NEWS, END, STOP and the holder's end; borrowed */
+
+/* After link_wait(). */
+const struct link_start *link_start(const struct link *link); /* never changes */
+int link_fuse_fd(const struct link *link);                     /* the caller's, as the next one */
+int link_control_fd(const struct link *link);
+
+/* NEWS has come, and the last of them (before the first: START).  Any thread. */
+void link_set_news(struct link *link, const struct link_start *news);
+void link_get_news(struct link *link, struct link_start *ret_news);
 
 /* What was parked and not taken yet: the descriptor for `key`, which is the caller's then, or -ENOENT.
  * It stays parked.  Before there are threads. */

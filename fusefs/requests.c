@@ -260,14 +260,29 @@ static int check_head(int fd, unsigned *ret_n_slots, unsigned *ret_buffer_size)
         return 0;
 }
 
-/* `fd` is theirs on success. */
-static int adopt_fd(int fd, struct requests **ret_requests)
+static bool is_mapping_of(const struct requests *requests, int fd)
+{
+        struct stat mine, st;
+
+        return fstat(requests->fd, &mine) == 0 && fstat(fd, &st) == 0 && st.st_dev == mine.st_dev &&
+               st.st_ino == mine.st_ino && (size_t)st.st_size >= requests->size;
+}
+
+/* `fd` is theirs on success, and `ahead` whatever comes of it. */
+static int adopt_fd(int fd, struct requests *ahead, struct requests **ret_requests)
 {
         unsigned n_slots, buffer_size;
         int r = check_head(fd, &n_slots, &buffer_size);
 
-        if (r == 0)
+        if (ahead && (r < 0 || !is_mapping_of(ahead, fd) || ahead->n_slots != n_slots ||
+                      ahead->buffer_size != buffer_size))
+                g_clear_pointer(&ahead, requests_close);
+        if (ahead) {
+                close(fd);
+                *ret_requests = ahead;
+        } else if (r == 0) {
                 r = map(fd, n_slots, buffer_size, ret_requests);
+        }
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < n_slots; i++)
@@ -278,24 +293,51 @@ static int adopt_fd(int fd, struct requests **ret_requests)
         return 0;
 }
 
-int requests_adopt(int dirfd, struct requests **ret_requests)
+static int open_file(int dirfd)
 {
-        int fd = openat(dirfd, NAME, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), r;
+        int fd = openat(dirfd, NAME, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
-        if (fd < 0)
-                return -errno;
-        r = adopt_fd(fd, ret_requests);
+        return fd < 0 ? -errno : fd;
+}
+
+struct requests *requests_map_ahead(int dirfd)
+{
+        struct requests *requests = NULL;
+        unsigned n_slots, buffer_size;
+        int fd = open_file(dirfd);
+
+        if (fd >= 0 && (check_head(fd, &n_slots, &buffer_size) < 0 ||
+                        map(fd, n_slots, buffer_size, &requests) < 0))
+                close(fd);
+        return requests;
+}
+
+int requests_adopt(int dirfd, struct requests *ahead, struct requests **ret_requests)
+{
+        int fd = open_file(dirfd), r = fd;
+
+        if (fd < 0) {
+                requests_close(ahead);
+                return fd;
+        }
+        r = adopt_fd(fd, ahead, ret_requests);
         if (r < 0)
                 close(fd);
         return r;
 }
 
-int requests_adopt_fd(int fd, struct requests **ret_requests)
+int requests_adopt_fd(int fd, struct requests *ahead, struct requests **ret_requests)
 {
         const int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        int r = own < 0 ? -errno : adopt_fd(own, ret_requests);
+        int r;
 
-        if (own >= 0 && r < 0)
+        if (own < 0) {
+                r = -errno;
+                requests_close(ahead);
+                return r;
+        }
+        r = adopt_fd(own, ahead, ret_requests);
+        if (r < 0)
                 close(own);
         return r;
 }

@@ -132,12 +132,18 @@ struct requests;
  * somebody has its descriptor.  Returns 0 or -errno. */
 int requests_create(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests);
 
-/* Takes over the one of a dead daemon, with the sizes that it has.  Returns 0; -EPROTO if it is of a
- * newer version; -EBADMSG if it is damaged; another -errno. */
-int requests_adopt(int dirfd, struct requests **ret_requests);
+/* Takes over the one of a dead daemon, with the sizes that it has.  `ahead`: from requests_map_ahead() or
+ * NULL; it is used up, whatever comes of it.  Returns 0; -EPROTO if it is of a newer version; -EBADMSG if it is
+ * damaged; another -errno. */
+int requests_adopt(int dirfd, struct requests *ahead, struct requests **ret_requests);
 
 /* The same without a name: takes over the file that `fd` refers to, which stays the caller's. */
-int requests_adopt_fd(int fd, struct requests **ret_requests);
+int requests_adopt_fd(int fd, struct requests *ahead, struct requests **ret_requests);
+
+/* For one who will perhaps take over: maps and faults in what a living daemon uses, if it has a name, and neither
+ * reads nor changes what is in it.  NULL if there is nothing that can be mapped, which is no error.  For
+ * requests_adopt() or requests_close(). */
+struct requests *requests_map_ahead(int dirfd);
 
 /* As requests_create(), in the place of one that is lost. */
 int requests_renew(int dirfd, unsigned threads, unsigned max_write, struct requests **ret_requests);

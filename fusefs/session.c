@@ -250,6 +250,8 @@ static int start_threads(struct session *session, unsigned n)
 
 static void join_threads(struct session *session)
 {
+        for (unsigned i = 0; i < session->n_threads; i++) /* they end side by side */
+                pthread_kill(session->threads[i], WAKE_SIGNAL);
         for (unsigned i = 0; i < session->n_threads; i++) {
                 struct timespec until;
 

@@ -50,6 +50,7 @@ enum end {
 
 struct worker {
         struct k42_mount mount;
+        struct requests *requests_ahead; /* NULL: none, or used */
         GMainLoop *loop;
         enum end end;
 };
@@ -109,6 +110,10 @@ static gboolean on_link(int fd, GIOCondition condition, gpointer data)
                 worker->end = END_STOPPED;
         else if (r == 0 && message.head.type == LINK_END)
                 worker->end = END_MOUNT;
+        else if (r == 0 && message.head.type == LINK_NEWS) {
+                link_set_news(worker->mount.link, &message.start);
+                return G_SOURCE_CONTINUE;
+        }
         else if (r == -EPIPE)
                 worker->end = link_start(worker->mount.link)->kept ? END_STOPPED : END_ORPHANED;
         else
@@ -176,7 +181,7 @@ static int resume_objects(struct k42_mount *mount)
 static int start_mount(struct worker *worker)
 {
         struct k42_mount *mount = &worker->mount;
-        int r = worker_state_open(mount);
+        int r = worker_state_open(mount, g_steal_pointer(&worker->requests_ahead));
 
         if (r == 0)
                 r = node_table_new(mount, &mount->nodes);
@@ -202,7 +207,7 @@ static int start_mount(struct worker *worker)
         if (r == 0 && mount->resume)
                 doubtful_start(mount);
         if (r == 0)
-                r = control_start(mount, LINK_FD_CONTROL, on_asked, worker, &mount->control);
+                r = control_start(mount, link_control_fd(mount->link), on_asked, worker, &mount->control);
         if (r == 0)
                 r = reopen_socket_start(mount, &mount->reopen_socket);
         return r;
@@ -217,15 +222,15 @@ static bool settle_control(struct k42_mount *mount)
         return false;
 }
 
-/* The mount is for the next worker: nothing of what it needs may be taken down, so nothing is freed. */
+/* The mount is for the next worker: nothing of what it needs may be taken down, so nothing is freed.  Clients
+ * wait from the pause on: what the store has not written yet is in the journal, for the next one's. */
 static void leave_mount(struct k42_mount *mount)
 {
         reopen_socket_stop(mount->reopen_socket);
         control_shut(mount->control);
         coherent_stop(mount->coherent, false);
         session_pause(mount->session);
-        if (settle_control(mount))
-                store_close(mount->store);
+        settle_control(mount);
         _exit(LINK_EXIT_STOPPED);
 }
 
@@ -300,7 +305,7 @@ static void init_mount(struct k42_mount *mount)
         const struct link_start *start = link_start(mount->link);
 
         mount->source_fd = LINK_FD_SOURCE;
-        mount->fuse_fd = LINK_FD_FUSE;
+        mount->fuse_fd = link_fuse_fd(mount->link);
         mount->resume = start->resume;
         mount->dev = start->dev;
         mount->started = start->started;
@@ -323,17 +328,39 @@ static void serve(struct worker *worker)
         link_tell(mount->link, LINK_ENDING, -1);
 }
 
+/* Until its turn comes, which may be in a moment or never: everything that takes time and does not depend on
+ * what the worker before leaves. */
+static int wait_for_turn(struct worker *worker)
+{
+        int r;
+
+        prctl(PR_SET_NAME, WORKER_WAITING_NAME);
+        store_init_process();
+        worker->requests_ahead = requests_map_ahead(LINK_FD_STATE);
+        r = link_wait(worker->mount.link);
+        if (r < 0)
+                requests_close(worker->requests_ahead);
+        else
+                prctl(PR_SET_NAME, "k42fs");
+        return r;
+}
+
 int worker_run(int argc, char **argv)
 {
         struct worker worker = {.end = END_MOUNT};
         struct k42_mount *mount = &worker.mount;
         int status, r;
 
-        prctl(PR_SET_NAME, "k42fs");
         if (!k42_options_parse_checked(argc, argv, &mount->options, &status))
                 return status;
         if (link_open(&mount->link) < 0)
                 return K42_EXIT_FAILED;
+        r = wait_for_turn(&worker);
+        if (r < 0) {
+                link_close(mount->link);
+                k42_options_clear(&mount->options);
+                return r == -EPIPE ? K42_EXIT_OK : K42_EXIT_FAILED; /* the holder has gone */
+        }
         if (!mount->options.foreground && link_start(mount->link)->resume)
                 daemon_detach();
         init_mount(mount);

@@ -66,18 +66,18 @@ static int say(const struct k42_mount *mount, const char *name, const char *what
 
 /* ---- requests ---- */
 
-static int adopt_requests(struct k42_mount *mount)
+static int adopt_requests(struct k42_mount *mount, struct requests *ahead)
 {
         const int fd = take(mount, STATE_REQUESTS);
         int r;
 
         if (fd < 0) {
-                r = requests_adopt(state_dir_fd(mount->state_dir), &mount->requests);
+                r = requests_adopt(state_dir_fd(mount->state_dir), ahead, &mount->requests);
                 if (r == 0)
                         park(mount, STATE_REQUESTS, requests_fd(mount->requests));
                 return r;
         }
-        r = requests_adopt_fd(fd, &mount->requests);
+        r = requests_adopt_fd(fd, ahead, &mount->requests);
         close(fd);
         return r;
 }
@@ -109,10 +109,10 @@ static int renew_requests(struct k42_mount *mount)
         return 0;
 }
 
-static int resume_requests_file(struct k42_mount *mount)
+static int resume_requests_file(struct k42_mount *mount, struct requests *ahead)
 {
         const int init = take(mount, STATE_INIT);
-        int r = adopt_requests(mount);
+        int r = adopt_requests(mount, ahead);
 
         if (r == -EPROTO || r == -ENOMEM || (r < 0 && init < 0)) {
                 say(mount, "requests", "cannot be taken over", r);
@@ -130,12 +130,13 @@ static int resume_requests_file(struct k42_mount *mount)
         return r;
 }
 
-static int start_requests(struct k42_mount *mount)
+static int start_requests(struct k42_mount *mount, struct requests *ahead)
 {
         int r;
 
         if (mount->resume)
-                return resume_requests_file(mount);
+                return resume_requests_file(mount, ahead);
+        requests_close(ahead);
         r = requests_create(requests_dirfd(mount), mount->options.max_threads, max_write_of(mount),
                             &mount->requests);
         if (r < 0)
@@ -245,7 +246,7 @@ static int start_store(struct k42_mount *mount)
         return r;
 }
 
-int worker_state_open(struct k42_mount *mount)
+int worker_state_open(struct k42_mount *mount, struct requests *requests_ahead)
 {
         struct cobj_observer observer;
         int r;
@@ -253,7 +254,9 @@ int worker_state_open(struct k42_mount *mount)
         r = state_dir_adopt(mount->options.state, mount->options.mountpoint, LINK_FD_STATE,
                             &mount->state_dir);
         if (r == 0)
-                r = start_requests(mount);
+                r = start_requests(mount, requests_ahead);
+        else
+                requests_close(requests_ahead);
         if (r < 0)
                 return r;
         failpoint_init(mount->requests, mount->resume);

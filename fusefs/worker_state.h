@@ -9,10 +9,12 @@
  * left alone, because another program can go on with it.
  */
 struct k42_mount;
+struct requests;
 
-/* Opens all of it: state_dir, requests, keep, journal, cobj, lazy and store of `mount`.  Returns 0, or
- * -errno after one line was logged.  Main thread, before there are others. */
-int worker_state_open(struct k42_mount *mount);
+/* Opens all of it: state_dir, requests, keep, journal, cobj, lazy and store of `mount`.  `requests_ahead`: from
+ * requests_map_ahead() or NULL; it is used up.  Returns 0, or -errno after one line was logged.  Main thread,
+ * before there are others. */
+int worker_state_open(struct k42_mount *mount, struct requests *requests_ahead);
 
 /* The session has begun: what only now is known is left with the holder. */
 void worker_state_begun(struct k42_mount *mount);

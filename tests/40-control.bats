@@ -86,7 +86,7 @@ assert all(n > 0 for k, n in v["requests"].items() if k != "other")
 assert v["fds"] > 3 and v["objects"] >= 1'
     ctl status --json "$S/mnt" | S="$S" P="$K42_PID" H="$K42_HOLDER" json '
 import os
-want = "mountpoint source class state_dir holder_pid worker_pid restarts last_death features version started threads device upgrades downgrades"
+want = "mountpoint source class state_dir holder_pid worker_pid restarts last_death features version started threads device upgrades downgrades waiting_pid"
 assert list(v) == want.split(), list(v)
 s = os.environ["S"]
 assert (v["mountpoint"], v["source"], v["state_dir"]) == (s + "/mnt", s + "/src", s + "/state"), v

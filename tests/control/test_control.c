@@ -273,7 +273,7 @@ static void test_stats_and_status(struct fixture *f, const void *data)
         expect_keys(object,
                     "mountpoint source class state_dir holder_pid worker_pid restarts last_death "
                     "features version started threads device upgrades "
-                    "downgrades");
+                    "downgrades waiting_pid");
         g_assert_cmpstr(json_object_get_string_member(object, "state_dir"), ==, f->path);
         g_assert_cmpint(json_object_get_int_member(object, "worker_pid"), ==, getpid());
         g_assert_true(json_object_get_null_member(object, "holder_pid"));

@@ -95,7 +95,7 @@ static struct request *die(struct fixture *f)
 
         request_set_current(NULL);
         requests_close(f->mount.requests);
-        g_assert_cmpint(requests_adopt(f->state_fd, &f->mount.requests), ==, 0);
+        g_assert_cmpint(requests_adopt(f->state_fd, NULL, &f->mount.requests), ==, 0);
         g_assert_cmpuint(requests_max_write(f->mount.requests), ==, MAX_WRITE);
         orphan = requests_next_orphan(f->mount.requests, &cursor);
         f->request = orphan;
@@ -243,17 +243,17 @@ static void test_damaged(struct fixture *f, gconstpointer data)
         struct request *orphan;
 
         put(f, 8, &newer, 4);
-        g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EPROTO);
+        g_assert_cmpint(requests_adopt(f->state_fd, NULL, &other), ==, -EPROTO);
         put(f, 8, &version, 4);
         for (unsigned i = 0; i < G_N_ELEMENTS(buffers); i++) {
                 put(f, 20, &buffers[i], 4);
-                g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EBADMSG);
+                g_assert_cmpint(requests_adopt(f->state_fd, NULL, &other), ==, -EBADMSG);
         }
         put(f, 20, &buffer, 4);
         put(f, 12, &no_slots, 4);
-        g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -EBADMSG);
+        g_assert_cmpint(requests_adopt(f->state_fd, NULL, &other), ==, -EBADMSG);
         g_assert_cmpint(unlinkat(f->state_fd, "requests", 0), ==, 0);
-        g_assert_cmpint(requests_adopt(f->state_fd, &other), ==, -ENOENT);
+        g_assert_cmpint(requests_adopt(f->state_fd, NULL, &other), ==, -ENOENT);
 
         requests_close(f->mount.requests);
         g_assert_cmpint(requests_create(f->state_fd, 2, MAX_WRITE, &f->mount.requests), ==, 0);

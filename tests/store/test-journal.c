@@ -457,6 +457,51 @@ static void test_killed_producer(struct fixture *f, gconstpointer data)
         journal_wait(journal, 1, 20000); /* ends by its time although a record is reserved */
 }
 
+static ino_t inode_of(struct fixture *f)
+{
+        struct stat st;
+
+        g_assert_cmpint(fstatat(f->dirfd, "journal", &st, 0), ==, 0);
+        return st.st_ino;
+}
+
+/* The next daemon's: the same ring with the record that was never completed as nothing, as long as half of
+ * it is free; else a new and larger one. */
+static void test_adopt(struct fixture *f, gconstpointer data)
+{
+        struct journal *journal = make(f, 8), *next;
+        struct journal_record out[8];
+        const ino_t first = inode_of(f);
+        size_t size;
+        int in_memory;
+        uint8_t *map = map_file(f, &size);
+
+        append(journal, 1, 0);
+        atomic_fetch_add((_Atomic uint64_t *)(map + OFFSET_HEAD), 1);
+        append(journal, 1, 1);
+        munmap(map, size);
+        journal_free(journal);
+
+        g_assert_cmpint(journal_adopt(f->dirfd, "journal", 8, &next, &in_memory), ==, 0);
+        g_assert_cmpint(in_memory, ==, 0);
+        g_assert_cmpuint(inode_of(f), ==, first);
+        g_assert_cmpuint(journal_peek(next, out, 8), ==, 3);
+        assert_record(&out[0], 1, 0);
+        g_assert_cmpuint(out[1].type, ==, JOURNAL_NONE);
+        assert_record(&out[2], 1, 1);
+        for (uint64_t n = 2; n < 4; n++) /* with the others more than half of it */
+                append(next, 1, n);
+        journal_free(next);
+
+        g_assert_cmpint(journal_adopt(f->dirfd, "journal", 8, &next, &in_memory), ==, 0);
+        g_assert_cmpint(in_memory, ==, 0);
+        g_assert_cmpuint(inode_of(f), !=, first);
+        g_assert_cmpuint(journal_size(next), >=, 10);
+        g_assert_cmpuint(journal_peek(next, out, 8), ==, 5);
+        assert_record(&out[4], 1, 3);
+        journal_free(next);
+}
+
 /* Killed at any moment: what is in the file is a gapless sequence of whole records. */
 static void test_survives_kill(struct fixture *f, gconstpointer data)
 {
@@ -556,6 +601,7 @@ int main(int argc, char **argv)
         ADD("producers-small-ring", GUINT_TO_POINTER(8), test_producers);
         ADD("wait", NULL, test_wait);
         ADD("killed-producer", NULL, test_killed_producer);
+        ADD("adopt", NULL, test_adopt);
         ADD("survives-kill", NULL, test_survives_kill);
         if (g_test_perf())
                 ADD("measure", NULL, test_measure);
