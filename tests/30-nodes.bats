@@ -15,18 +15,6 @@ teardown() {
     k42_cleanup
 }
 
-# The kernel forgets what it has cached; then only the root is left at the daemon.
-objects_are_one() {
-    local i
-    for ((i = 0; i < 50; i++)); do
-        k42_forget
-        [ "$(k42_stat objects)" = 1 ] && return 0
-        sleep 0.2
-    done
-    echo "objects: $(k42_stat objects)" >&2
-    return 1
-}
-
 make_tree() { # DIRECTORIES FILES-IN-EACH
     python3 - "$S/src" "$1" "$2" <<'P'
 import os, sys
@@ -92,7 +80,7 @@ P
     cat soft 2>/dev/null && false
     cd /
     k42_counts_zero
-    objects_are_one
+    k42_objects_are_one
 }
 
 @test "lookup counts are exact when callers are killed in the middle" {
@@ -118,7 +106,7 @@ P
         wait "${pids[@]}" || true
     done
     k42_counts_zero
-    objects_are_one
+    k42_objects_are_one
 }
 
 @test "an inode number that is used again never leads to another file" {

@@ -195,7 +195,8 @@ print("\n".join(sorted(os.listdir(sys.argv[1]) + [".", ".."])))' "$S/src/big" >"
     local pid=$K42_PID
     timeout 300 "$FORK/messages" "$S/mnt/f00000" "$S/mnt/d" || { echo "messages: $?"; return 1; }
     settled "$S/after"
-    the_same_stats "$S/before" "$S/after" handles descriptions objects clients lazy_reopens
+    the_same_stats "$S/before" "$S/after" handles descriptions clients lazy_reopens
+    [ "$(id -u)" != 0 ] || k42_objects_are_one # what the kernel has cached changes at any time
     k42_find_worker && [ "$K42_PID" = "$pid" ]
     k42_check
 }
@@ -211,7 +212,8 @@ print("\n".join(sorted(os.listdir(sys.argv[1]) + [".", ".."])))' "$S/src/big" >"
     timeout 600 "$K42RUN" -- "$FORK/storm" fork "$S/mnt" 4 "$each"
     k42_counts_zero
     settled "$S/after"
-    the_same_stats "$S/before" "$S/after" handles descriptions objects clients
+    the_same_stats "$S/before" "$S/after" handles descriptions clients
+    [ "$(id -u)" != 0 ] || k42_objects_are_one # what the kernel has cached changes at any time
     [ "$(stat_now fds)" -le $(($(python3 -c 'import json,sys;print(json.load(open(sys.argv[1]))["fds"])' "$S/before") + 64)) ]
     # the storm did what it is for
     [ "$(stat_now lazy_reopens)" -gt $((4 * each)) ]
@@ -227,7 +229,8 @@ print("\n".join(sorted(os.listdir(sys.argv[1]) + [".", ".."])))' "$S/src/big" >"
     timeout 600 "$K42RUN" -- "$FORK/storm" threads "$S/mnt" 4 250
     k42_counts_zero
     settled "$S/after"
-    the_same_stats "$S/before" "$S/after" handles descriptions objects clients
+    the_same_stats "$S/before" "$S/after" handles descriptions clients
+    [ "$(id -u)" != 0 ] || k42_objects_are_one # what the kernel has cached changes at any time
     k42_check
 }
 

@@ -208,6 +208,18 @@ k42_counts_zero() {
 # any file system; /proc/sys/vm/drop_caches would take it from the tests that run beside this one, too.
 k42_forget() { timeout 60 mount -i -o remount "${1:-$S/mnt}"; }
 
+# k42_objects_are_one: the kernel forgets what it has cached; then only the root is left at the daemon.
+k42_objects_are_one() {
+    local i
+    for ((i = 0; i < 50; i++)); do
+        k42_forget
+        [ "$(k42_stat objects)" = 1 ] && return 0
+        sleep 0.2
+    done
+    echo "objects: $(k42_stat objects)" >&2
+    return 1
+}
+
 # k42_check [MOUNTPOINT]: P6, `k42ctl check` finds no difference.
 k42_check() { timeout 60 "$K42CTL" check "${1:-$S/mnt}"; }
 
