@@ -148,7 +148,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
                         ops_reply(req, (int)n);
                         return;
                 }
-                description_count_write(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                /* A mapping's pages are written back by nobody: what is counted by caller are calls. */
+                if (!fi->writepage || description->io_class != IO_CLASS_COUNTED)
+                        description_count_write(description, fuse_req_ctx(req)->pid, (uint64_t)n);
                 fuse_reply_write(req, (size_t)n);
         }
 }

@@ -587,8 +587,8 @@ void description_being_freed(struct server_object *object, const struct xobj *xo
         open_client_data_free(data);
 }
 
-/* The handle that an operation of thread `tid` is accounted to; the caller holds d->lock. */
-static struct open_client_data *locked_accountable(struct description *d, struct client *client)
+/* The client's own handle, or NULL; the caller holds d->lock. */
+static struct open_client_data *locked_own(struct description *d, const struct client *client)
 {
         for (GList *l = d->handles.head; client && l; l = l->next) {
                 struct open_client_data *data = l->data;
@@ -596,7 +596,7 @@ static struct open_client_data *locked_accountable(struct description *d, struct
                 if (data->client == client)
                         return data;
         }
-        return d->handles.head ? d->handles.head->data : NULL;
+        return NULL;
 }
 
 /* The counters are changed here only, under d->lock. */
@@ -639,18 +639,36 @@ void lazy_set_count(struct lazy *lazy, xhandle token, bool is_write, uint64_t op
         atomic_store(&xobj_client_data(xobj)->dirty, true);
 }
 
+/* Whose operation it is: NULL if that does not matter, as the only handle gets it, or cannot be found out. */
+static struct client *caller_of(struct description *d, pid_t tid)
+{
+        struct client_table *clients = cobj_clients(d->lazy->cobj);
+        struct client *client = NULL;
+        bool several;
+
+        if (d->io_class == IO_CLASS_COUNTED)
+                return tid > 0 && client_table_get(clients, tid, &client) == 0 ? client : NULL;
+        g_mutex_lock(&d->lock);
+        several = g_queue_get_length(&d->handles) > 1;
+        g_mutex_unlock(&d->lock);
+        return several ? client_table_peek(clients, tid) : NULL;
+}
+
 static void description_count(struct description *d, pid_t tid, uint64_t bytes, bool is_write)
 {
-        g_autoptr(K42Client) client = NULL;
+        g_autoptr(K42Client) client = caller_of(d, tid);
         struct open_client_data *data;
 
         g_mutex_lock(&d->lock);
-        if (g_queue_get_length(&d->handles) > 1) {
+        data = locked_own(d, client);
+        if (!data && client && d->io_class == IO_CLASS_COUNTED) {
                 g_mutex_unlock(&d->lock);
-                client = client_table_peek(cobj_clients(d->lazy->cobj), tid);
+                lazy_reopen_unasked(d, client);
                 g_mutex_lock(&d->lock);
+                data = locked_own(d, client);
         }
-        data = locked_accountable(d, client);
+        if (!data && d->handles.head)
+                data = d->handles.head->data;
         if (data)
                 locked_count(d, &data->base, bytes, is_write);
         g_mutex_unlock(&d->lock);

@@ -176,8 +176,10 @@ void description_unref(struct description *description);
 typedef struct description K42Description; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Description, description_unref)
 
-/* Accounts one read or write of `bytes` that thread `tid` made through the description: to the
- * handle of its process if that has one, else to the first handle.  No system call. */
+/* Accounts one read or write of `bytes` that thread `tid` made through the description: to the handle of its
+ * process.  One that has none gets it now where everything is counted by caller (IO_CLASS_COUNTED), and there the
+ * caller is made sure of (a system call or two); elsewhere, and for a process that cannot be seen (tid 0) or may
+ * have no handle, it is accounted to the first handle.  No lock held. */
 void description_count_read(struct description *description, pid_t tid, uint64_t bytes);
 void description_count_write(struct description *description, pid_t tid, uint64_t bytes);
 

@@ -47,3 +47,7 @@ void description_end(struct description *d);
  * be `nomatch`, of at most `match`. */
 access_rights description_inherited(struct description *d, const struct client *client,
                                     access_rights match);
+
+/* lazy_reopen.c: the client gets a handle by what it does, without having sent LAZY_REOPEN, if it has none
+ * and may have one.  No lock held. */
+void lazy_reopen_unasked(struct description *d, struct client *client);
