@@ -67,6 +67,7 @@ enum link_type {
 enum park_kind {
         PARK_NODE = 1,    /* O_PATH descriptor of a node, by its id */
         PARK_DESCRIPTION, /* backing descriptor of a description, by its id */
+        PARK_ACCOUNT,     /* memfd of a client's account, by its id */
 };
 
 /* Ids are GENERATION << 32 | INDEX; their upper eight bits are free in a key only if a generation has no

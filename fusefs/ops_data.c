@@ -42,7 +42,11 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
                         ops_reply(req, (int)n);
                         return;
                 }
-                description_count_read(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                /* Only the page cache reads without the owner of a system call. */
+                if (description->io_class == IO_CLASS_COUNTED && fi->lock_owner == 0)
+                        description_count_pages(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                else
+                        description_count_read(description, fuse_req_ctx(req)->pid, (uint64_t)n);
                 fuse_reply_buf(req, data, (size_t)n);
         }
 }

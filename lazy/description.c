@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "lazy/account.h"
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_state.h"
 
@@ -31,6 +32,7 @@ int lazy_new(struct cobj *cobj, struct lazy **ret_lazy)
                 return -ENOMEM;
         lazy->cobj = cobj;
         g_mutex_init(&lazy->dead_lock);
+        g_mutex_init(&lazy->account_lock);
         lazy->descriptions = id_table_new(1, DESCRIPTIONS_MAX);
         lazy->fence = fence_new();
         lazy->limits = process_limits_new();
@@ -54,6 +56,7 @@ void lazy_free(struct lazy *lazy)
                 free(d);
         }
         g_mutex_clear(&lazy->dead_lock);
+        g_mutex_clear(&lazy->account_lock);
         id_table_unref(lazy->descriptions);
         fence_free(lazy->fence);
         process_limits_free(lazy->limits);
@@ -575,6 +578,11 @@ enum keep_type description_leaves(struct server_object *object, const struct xob
         return inheritable(data->description) ? KEEP_HOLDER : KEEP_NONE;
 }
 
+void description_ending(struct server_object *object, const struct xobj *xobj)
+{
+        account_end((struct open_client_data *)xobj_client_data(xobj));
+}
+
 void description_being_freed(struct server_object *object, const struct xobj *xobj)
 {
         struct open_client_data *data = (struct open_client_data *)xobj_client_data(xobj);
@@ -654,7 +662,14 @@ static struct client *caller_of(struct description *d, pid_t tid)
         return several ? client_table_peek(clients, tid) : NULL;
 }
 
-static void description_count(struct description *d, pid_t tid, uint64_t bytes, bool is_write)
+/* Whether the client says itself what he does here. */
+static bool is_told(const struct description *d, struct open_client_data *data, bool pages)
+{
+        return (pages || d->io_class != IO_CLASS_COUNTED) && atomic_load(&data->slot) != 0;
+}
+
+static void description_count(struct description *d, pid_t tid, uint64_t bytes, bool is_write,
+                              bool pages)
 {
         g_autoptr(K42Client) client = caller_of(d, tid);
         struct open_client_data *data;
@@ -669,17 +684,22 @@ static void description_count(struct description *d, pid_t tid, uint64_t bytes, 
         }
         if (!data && d->handles.head)
                 data = d->handles.head->data;
-        if (data)
+        if (data && !is_told(d, data, pages))
                 locked_count(d, &data->base, bytes, is_write);
         g_mutex_unlock(&d->lock);
 }
 
 void description_count_read(struct description *d, pid_t tid, uint64_t bytes)
 {
-        description_count(d, tid, bytes, false);
+        description_count(d, tid, bytes, false, false);
 }
 
 void description_count_write(struct description *d, pid_t tid, uint64_t bytes)
 {
-        description_count(d, tid, bytes, true);
+        description_count(d, tid, bytes, true, false);
+}
+
+void description_count_pages(struct description *d, pid_t tid, uint64_t bytes)
+{
+        description_count(d, tid, bytes, false, true);
 }

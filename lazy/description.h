@@ -92,6 +92,9 @@ struct open_client_data {
         struct description *description; /* a reference */
         struct client *client;           /* borrowed from the xobj; constant */
         xhandle token;                   /* XHANDLE_NONE until the handle is given; under lock */
+        _Atomic uint32_t slot;           /* in its client's account; 0: none, see account.h */
+        uint64_t slot_nonce;             /* of that account, under its lock; so is the next */
+        bool ending;                     /* it gets no slot any more */
         GList link;                      /* in description.handles, under lock */
         bool linked;                     /* it is; under lock */
 };
@@ -183,6 +186,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Description, description_unref)
 void description_count_read(struct description *description, pid_t tid, uint64_t bytes);
 void description_count_write(struct description *description, pid_t tid, uint64_t bytes);
 
+/* The same for what was read into the page cache of a description of class counted, for a mapping, sendfile(2) or
+ * splice(2): whoever has an account counts those calls himself. */
+void description_count_pages(struct description *description, pid_t tid, uint64_t bytes);
+
 /* For whoever has to know of every change of a counter before and after it is made.  Called with
  * description.lock held: no lock may be taken. */
 struct count_observer {
@@ -209,4 +216,5 @@ int description_give_access_set_client_data(struct server_object *object, struct
                                             access_rights match, access_rights nomatch,
                                             const void *how, struct object_handle *ret_handle);
 enum keep_type description_leaves(struct server_object *object, const struct xobj *xobj);
+void description_ending(struct server_object *object, const struct xobj *xobj);
 void description_being_freed(struct server_object *object, const struct xobj *xobj);

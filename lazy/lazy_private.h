@@ -2,6 +2,7 @@
 #pragma once
 /* What the files of lazy/ share among themselves and with nobody else. */
 #include "lazy/description.h"
+#include "lazy/account.h"
 #include "lazy/fence.h"
 #include "lazy/process_limits.h"
 
@@ -12,6 +13,9 @@ struct lazy {
         struct process_limits *limits;
         const struct count_observer *observer; /* borrowed; constant; may be NULL */
         _Atomic uint64_t reopens, gives;
+        GMutex account_lock;           /* one account at a time is found, or replaced */
+        struct account_holder account_holder; /* constant; zero: nobody */
+        uint64_t account_dev;          /* st_dev of memfds; constant; 0: no accounts */
 
         /* Those that were doubtful and were released: a request that was wrongly believed impossible may
          * be looking at one at this moment, so their memory stays. */

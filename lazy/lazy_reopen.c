@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "lazy/account.h"
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_state.h"
 
@@ -264,6 +265,7 @@ int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *messag
         g_mutex_unlock(&d->reopen_lock);
         if (r < 0)
                 return r;
+        account_post(d, tid, token);
         message->parent = derivation.parent;
         message->token = token;
         message->sharing = (uint32_t)sharing;

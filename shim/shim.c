@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "lazy/protocol.h"
+#include "shim/account.h"
 #include "shim/fd_table.h"
 #include "shim/private.h"
 #include "shim/real.h"
@@ -34,6 +35,7 @@ __attribute__((constructor)) static void shim_start(void)
 
         real_resolve();
         if (fd_table_init() == 0) {
+                account_start();
                 stdio_slots_redirect();
                 start_private();
                 /* The first to be registered: the last before a fork, the first after it. */
@@ -92,6 +94,10 @@ static const struct {
 #define TOUCH(ret, name, params, args, fd)       {#name, 1},
 #define TOUCH_E(ret, name, params, args, fd)     {#name, 1},
 #define TOUCH2(ret, name, params, args, fd, fd2) {#name, 1},
+#define READS(...)                               TOUCH(__VA_ARGS__)
+#define WRITES(...)                              TOUCH(__VA_ARGS__)
+#define MAPS(...)                                TOUCH(__VA_ARGS__)
+#define MOVES(...)                               TOUCH2(__VA_ARGS__)
 #define OWN(ret, name, params)                   {#name, 0},
 #include "shim/interceptions.h"
 };

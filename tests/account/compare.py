@@ -26,15 +26,22 @@ for name in sys.argv[2:4]:
             told[key][i] += row[column]
         for i, column in enumerate(("reads", "writes")):
             told_calls[key][i] += row[column]
-# The history does not know the file, or the process, of a handle that was closed before its row was written:
-# those are compared as one sum.
-for key in [key for key in truth if key not in told]:
-    for other in ((key[0], None), (None, key[1]), (None, None)):
-        if other in told:
-            sums = truth.pop(key)
-            truth[other] = [a + b for a, b in zip(truth.get(other, [0] * len(sums)), sums)]
-            calls.pop(key, None)
-            break
+# The history does not know the file of a handle that was closed before its row was written, nor the process if
+# that was gone, too: what may be among those is compared as one sum.
+def merge(key):
+    gone = (None, None)
+    for table in (truth, told):
+        if key in table:
+            sums = table.pop(key)
+            table[gone] = [a + b for a, b in zip(table.get(gone, [0] * len(sums)), sums)]
+    calls.pop(key, None)
+    told_calls.pop(key, None)
+
+
+nameless = [key for key in told if None in key]
+for key in [key for key in set(truth) | set(told) if any(n[0] in (None, key[0]) for n in nameless)]:
+    if key != (None, None) and (key not in told or truth.get(key) != told[key] or None in key):
+        merge(key)
 wrong = 0
 for key in sorted(set(truth) | set(told), key=str):
     for what, ours, theirs in (("bytes", truth.get(key, [0] * len(told[key])), told[key]),

@@ -311,7 +311,8 @@ static void run(unsigned steps);
 
 static void do_fork(unsigned steps)
 {
-        const pid_t pid = depth < DEPTH_MAX ? fork() : -1;
+        const bool room = depth < DEPTH_MAX && atomic_load(&ledger->rows) < ROWS / 2;
+        const pid_t pid = room ? fork() : -1;
 
         if (pid < 0)
                 return;
