@@ -18,6 +18,7 @@
 #include "lazy/protocol.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
+#define LOOKS_MAX 4
 #define WORDS ((K42_ACCOUNT_SLOTS + 63) / 64)
 
 G_STATIC_ASSERT((int)TOLD == K42_ACCOUNT_COUNTERS && (int)TOLD_MAPPED_BYTES == (int)K42_MAPPED_BYTES);
@@ -77,14 +78,20 @@ static bool good_head(const struct k42_account_head *head)
                head->nonce != 0;
 }
 
-/* The head of the account of the process of thread `tid`, as it is mapped there now. */
-static bool read_remote_head(pid_t tid, struct k42_account_head *ret_head)
+/* The head of the account of the process of thread `tid`, as it is mapped there now.  That waits for a lock of its
+ * address space, which somebody who means no good can hold for long: so only some threads may wait, and for the
+ * others nobody has an account. */
+static bool read_remote_head(struct lazy *lazy, pid_t tid, struct k42_account_head *ret_head)
 {
         struct iovec local = {ret_head, HEAD_SIZE};
         struct iovec remote = {(void *)(uintptr_t)K42_ACCOUNT_ADDRESS, HEAD_SIZE};
 
-        return process_vm_readv(tid, &local, 1, &remote, 1, 0) == (ssize_t)HEAD_SIZE &&
-               good_head(ret_head);
+        ssize_t n = -1;
+
+        if (atomic_fetch_add(&lazy->account_looks, 1) < LOOKS_MAX)
+                n = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+        atomic_fetch_sub(&lazy->account_looks, 1);
+        return n == (ssize_t)HEAD_SIZE && good_head(ret_head);
 }
 
 /* Is it what a shim makes?  Asked of an O_PATH descriptor, and without asking whoever serves the file. */
@@ -277,7 +284,7 @@ static struct account *find_account(struct lazy *lazy, struct client *client, pi
         struct k42_account_head head;
         int fd;
 
-        if (lazy->account_dev == 0 || client_info(client)->pid <= 0 || !read_remote_head(tid, &head) ||
+        if (lazy->account_dev == 0 || client_info(client)->pid <= 0 || !read_remote_head(lazy, tid, &head) ||
             head.pid != client_info(client)->pid)
                 return NULL;
         if (account && atomic_load(&account->nonce) == head.nonce)

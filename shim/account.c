@@ -15,7 +15,7 @@
 #endif
 
 struct k42_account *_Atomic account_page;
-_Atomic uint16_t *account_slots;
+struct account_fd *account_fds;
 
 static _Atomic int page_pid; /* whose it is; the last that tried to make one */
 
@@ -81,11 +81,11 @@ static void make_page(void)
 void account_start(void)
 {
         const int saved = errno;
-        void *slots = mmap(NULL, FD_TABLE_MAX * sizeof(uint16_t), PROT_READ | PROT_WRITE,
+        void *fds = mmap(NULL, FD_TABLE_MAX * sizeof(struct account_fd), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-        if (slots != MAP_FAILED)
-                account_slots = slots;
+        if (fds != MAP_FAILED)
+                account_fds = fds;
         errno = saved;
 }
 
@@ -109,7 +109,7 @@ void account_expect(void)
 {
         struct k42_account *page;
 
-        if (!account_slots || !fd_table_mine())
+        if (!account_fds || !fd_table_mine())
                 return;
         if (!atomic_load(&account_page))
                 make_page();
@@ -126,7 +126,7 @@ unsigned account_answer(uint64_t *ret_token)
         uint64_t token;
 
         *ret_token = 0;
-        if (!account_slots || !page || !fd_table_mine())
+        if (!account_fds || !page || !fd_table_mine())
                 return 0;
         tid = kernel_tid();
         post = post_of(page, tid);

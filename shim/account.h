@@ -23,7 +23,12 @@
 #include "shim/fd_table.h"
 
 extern struct k42_account *_Atomic account_page; /* NULL: none in this process */
-extern _Atomic uint16_t *account_slots;          /* by descriptor; 0: none.  NULL: no accounts at all */
+/* By descriptor.  NULL: no accounts at all. */
+struct account_fd {
+        _Atomic uint64_t token;
+        _Atomic uint32_t slot; /* 0: none */
+};
+extern struct account_fd *account_fds;
 extern char __libc_single_threaded __attribute__((weak));
 
 /* Once, after fd_table_init().  Nothing is said if it does not work: then nothing is counted. */
@@ -39,18 +44,21 @@ void account_expect(void);
 /* After it: the slot that the daemon said, with the token in *ret_token; 0 if it said none. */
 unsigned account_answer(uint64_t *ret_token);
 
-/* `fd` has this slot, or none. */
-static inline void account_set(int fd, unsigned slot)
+/* `fd` has this slot, or none (0, 0).  Memory that says so already is not touched. */
+static inline void account_set(int fd, unsigned slot, uint64_t token)
 {
-        if (account_slots && (unsigned)fd < FD_TABLE_MAX &&
-            atomic_load_explicit(&account_slots[fd], memory_order_relaxed) != slot)
-                atomic_store_explicit(&account_slots[fd], (uint16_t)slot, memory_order_relaxed);
+        if (!account_fds || (unsigned)fd >= FD_TABLE_MAX ||
+            (slot == 0 && atomic_load_explicit(&account_fds[fd].slot, memory_order_relaxed) == 0))
+                return;
+        atomic_store_explicit(&account_fds[fd].token, token, memory_order_relaxed);
+        atomic_store_explicit(&account_fds[fd].slot, slot, memory_order_relaxed);
 }
 
 static inline void account_copy(int from, int to)
 {
-        if (account_slots && (unsigned)from < FD_TABLE_MAX)
-                account_set(to, atomic_load_explicit(&account_slots[from], memory_order_relaxed));
+        if (account_fds && (unsigned)from < FD_TABLE_MAX)
+                account_set(to, atomic_load_explicit(&account_fds[from].slot, memory_order_relaxed),
+                            atomic_load_explicit(&account_fds[from].token, memory_order_relaxed));
 }
 
 static inline void account_add(uint64_t *counter, uint64_t n)
@@ -71,14 +79,15 @@ static inline void account_count(int fd, enum k42_account_counter calls, ssize_t
         struct k42_account_slot *slot;
         unsigned number;
 
-        if (!account_slots || (unsigned)fd >= FD_TABLE_MAX)
+        if (!account_fds || (unsigned)fd >= FD_TABLE_MAX)
                 return;
-        number = atomic_load_explicit(&account_slots[fd], memory_order_relaxed);
+        number = atomic_load_explicit(&account_fds[fd].slot, memory_order_relaxed);
         page = atomic_load_explicit(&account_page, memory_order_relaxed);
         if (__builtin_expect(number == 0, 1) || !page || n < 0)
                 return;
         slot = &page->slot[number];
-        if (__atomic_load_n(&slot->token, __ATOMIC_RELAXED) != fd_table_token(fd) ||
+        if (__atomic_load_n(&slot->token, __ATOMIC_RELAXED) !=
+                    atomic_load_explicit(&account_fds[fd].token, memory_order_relaxed) ||
             (seen && (slot->flags & K42_ACCOUNT_CALLS_SEEN)))
                 return;
         account_add(&slot->counters[calls], 1);

@@ -119,7 +119,7 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
         if (!group || !fd_table_mine())
                 return;
-        account_set(fd, 0);
+        account_set(fd, 0, 0);
         fd_table_note_used(fd);
         atomic_store_explicit(&tokens[fd], token, memory_order_relaxed);
         atomic_fetch_or(&group->active, bit);
@@ -140,9 +140,9 @@ void fd_table_opened(int fd, bool close_on_exec)
 
         if ((unsigned)fd < FD_TABLE_MAX && private_groups && fd_table_mine())
                 private_forget((unsigned)fd / 64, UINT64_C(1) << ((unsigned)fd % 64));
-        set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), token);
+        set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
         if (slot)
-                account_set(fd, slot);
+                account_set(fd, slot, token);
 }
 
 void fd_table_touched(int fd, uint64_t token)
@@ -152,7 +152,7 @@ void fd_table_touched(int fd, uint64_t token)
 
         set_bits(fd, FD_ACTIVE | (fd_table_bits(fd) & FD_COE), token);
         if (slot && said == token)
-                account_set(fd, slot);
+                account_set(fd, slot, token);
 }
 
 void fd_table_duped(int from, int to, bool close_on_exec)

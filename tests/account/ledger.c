@@ -10,7 +10,6 @@
  * Each file is opened once, so that (process, file) is one handle.  A process that dies does it to itself,
  * between two system calls.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -51,7 +50,7 @@ struct ledger {
 
 static struct ledger *ledger;
 static struct row *mine;
-static const char *ledger_path, *mount_path, *program;
+static char *ledger_path, *mount_path, *program;
 static uint64_t state;
 static unsigned depth;
 static struct {
@@ -329,7 +328,8 @@ static void do_fork(unsigned steps)
 static void do_exec(unsigned steps)
 {
         static char numbers[4][32], list[FDS_MAX * 16];
-        char *args[] = {(char *)program, "go", (char *)ledger_path, (char *)mount_path, numbers[0],
+        static char go[] = "go";
+        char *args[] = {program, go, ledger_path, mount_path, numbers[0],
                         numbers[1], numbers[2], numbers[3], list, NULL};
         char *end = list;
 
