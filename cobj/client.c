@@ -60,11 +60,37 @@ void client_unref(struct client *client)
                 return;
         if (atomic_load(&client->pidfd) >= 0)
                 close(atomic_load(&client->pidfd));
+        if (atomic_load(&client->attached))
+                client->destroy(atomic_load(&client->attached));
         keep_free(client->table->keep, client->kept);
         g_mutex_clear(&client->lock);
         free(client->comm);
         free(client->exe);
         free(client);
+}
+
+void *client_attached(const struct client *client)
+{
+        return atomic_load_explicit(&client->attached, memory_order_acquire);
+}
+
+bool client_attach(struct client *client, void *data, void (*destroy)(void *data))
+{
+        bool first;
+
+        g_mutex_lock(&client->lock);
+        first = !atomic_load(&client->attached);
+        if (first) {
+                client->destroy = destroy;
+                atomic_store(&client->attached, data);
+        }
+        g_mutex_unlock(&client->lock);
+        return first;
+}
+
+struct kept_client *client_kept(const struct client *client)
+{
+        return client->kept;
 }
 
 const struct client_info *client_info(const struct client *client)

@@ -48,6 +48,7 @@ struct client_info {
 struct kept_client {
         struct client_info info;
         _Atomic uint32_t ended; /* 1: its process has ended, and its id may be another's */
+        _Atomic uint32_t account; /* see lazy/account.h; 0 if there is none */
 };
 
 /* Told once when a client is first made, by the thread that asked for it, and once when its process
@@ -110,6 +111,14 @@ const struct client_info *client_info(const struct client *client);
 
 /* False once the process has been seen to end. */
 bool client_alive(const struct client *client);
+
+/* What another layer keeps with a client, NULL if nothing: set once, by whoever is first (false for all others),
+ * and given to `destroy` with the client. */
+void *client_attached(const struct client *client);
+bool client_attach(struct client *client, void *data, void (*destroy)(void *data));
+
+/* Its record; `account` is for whoever attaches something. */
+struct kept_client *client_kept(const struct client *client);
 
 /* Reads comm and exe again from /proc; keeps the old ones if the process is gone. */
 void client_refresh(struct client *client);

@@ -54,6 +54,9 @@ struct client {
         struct client_thread *threads; /* cached thread ids */
         unsigned n_threads;
 
+        _Atomic(void *) attached;     /* set once */
+        void (*destroy)(void *data); /* of that; before it is set */
+
         GMutex lock; /* protects comm and exe */
         char *comm, *exe;
 };

@@ -35,7 +35,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KEEP_VERSION 1
+#define KEEP_VERSION 2
 #define KEEP_SLAB    (64 * 1024)
 #define KEEP_MAX     2048 /* bytes, the largest record */
 

@@ -34,6 +34,7 @@ static void handle_record(struct journal *journal, enum journal_type type, const
 {
         const struct kept_handle *data = xobj_client_data(xobj)->kept;
         struct journal_record record = {.type = type};
+        const struct counters counters = kept_handle_counters(data);
         access_rights match, nomatch;
 
         xobj_get_rights(xobj, &match, &nomatch);
@@ -42,10 +43,10 @@ static void handle_record(struct journal *journal, enum journal_type type, const
         record.handle.client = client_info(xobj_client(xobj))->id;
         record.handle.opened = data->opened;
         record.handle.closed = closed;
-        record.handle.reads = atomic_load(&data->reads);
-        record.handle.read_bytes = atomic_load(&data->read_bytes);
-        record.handle.writes = atomic_load(&data->writes);
-        record.handle.write_bytes = atomic_load(&data->write_bytes);
+        record.handle.reads = counters.reads;
+        record.handle.read_bytes = counters.read_bytes;
+        record.handle.writes = counters.writes;
+        record.handle.write_bytes = counters.write_bytes;
         record.handle.flags = data->flags;
         record.handle.match = match;
         record.handle.type = data->type;

@@ -169,10 +169,12 @@ static void bind_id(sqlite3_stmt *stmt, int n, uint64_t id)
 
 static void bind_counters(sqlite3_stmt *stmt, int n, const struct kept_handle *data)
 {
-        sqlite3_bind_int64(stmt, n, (sqlite3_int64)atomic_load(&data->reads));
-        sqlite3_bind_int64(stmt, n + 1, (sqlite3_int64)atomic_load(&data->read_bytes));
-        sqlite3_bind_int64(stmt, n + 2, (sqlite3_int64)atomic_load(&data->writes));
-        sqlite3_bind_int64(stmt, n + 3, (sqlite3_int64)atomic_load(&data->write_bytes));
+        const struct counters counters = kept_handle_counters(data);
+
+        sqlite3_bind_int64(stmt, n, (sqlite3_int64)counters.reads);
+        sqlite3_bind_int64(stmt, n + 1, (sqlite3_int64)counters.read_bytes);
+        sqlite3_bind_int64(stmt, n + 2, (sqlite3_int64)counters.writes);
+        sqlite3_bind_int64(stmt, n + 3, (sqlite3_int64)counters.write_bytes);
 }
 
 static int put_client_strings(struct store *s, struct client *client)

@@ -315,6 +315,22 @@ void xobj_unref(struct xobj *xobj)
         free(xobj);
 }
 
+struct counters kept_handle_counters(const struct kept_handle *kept)
+{
+        uint64_t told[TOLD];
+
+        for (unsigned i = 0; i < TOLD; i++)
+                told[i] = atomic_load_explicit(&kept->told[i], memory_order_relaxed);
+        return (struct counters){
+                .reads = atomic_load(&kept->reads) + told[TOLD_READS],
+                .read_bytes = atomic_load(&kept->read_bytes) + told[TOLD_READ_BYTES],
+                .writes = atomic_load(&kept->writes) + told[TOLD_WRITES],
+                .write_bytes = atomic_load(&kept->write_bytes) + told[TOLD_WRITE_BYTES],
+                .mappings = told[TOLD_MAPPINGS],
+                .mapped_bytes = told[TOLD_MAPPED_BYTES],
+        };
+}
+
 xhandle xobj_token(const struct xobj *xobj)
 {
         return xobj->token;
@@ -374,6 +390,8 @@ bool xobj_free(struct cobj *cobj, xhandle token)
         object = xobj->object;
         object->ops->ref(object); /* the notice below comes after the last act */
         last = xobj_unlist(xobj);
+        if (object->ops->ending)
+                object->ops->ending(object, xobj);
         if (cobj->observer.handle_freed)
                 cobj->observer.handle_freed(xobj, cobj->observer.data);
         /* After that: a record of its end whose handle came back is not believed (store_rows.c), and

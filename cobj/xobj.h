@@ -75,6 +75,16 @@ enum xobj_type {
         XOBJ_DIR,
 };
 
+enum told {
+        TOLD_READS,
+        TOLD_READ_BYTES,
+        TOLD_WRITES,
+        TOLD_WRITE_BYTES,
+        TOLD_MAPPINGS,
+        TOLD_MAPPED_BYTES,
+        TOLD,
+};
+
 /* What survives of a handle: a KEEP_HANDLE record.  The counters, `sharing` and `rights` are atomic, the
  * rest is constant after give_access_internal(). */
 struct kept_handle {
@@ -90,13 +100,21 @@ struct kept_handle {
         xhandle parent;      /* lineage: the handle that this one was derived from, or XHANDLE_NONE */
         uint64_t description; /* for the server: by what it finds again what this is a handle on */
         int64_t opened;      /* µs since the epoch */
-        _Atomic uint64_t reads, read_bytes, writes, write_bytes;
+        _Atomic uint64_t reads, read_bytes, writes, write_bytes; /* what the server saw itself */
         _Atomic uint32_t sharing; /* enum sharing */
         uint8_t type;        /* enum xobj_type */
         uint8_t io_class;    /* enum io_class */
         uint8_t reserved[2];
+        _Atomic uint64_t told[TOLD]; /* what the client says that it did besides */
 };
-G_STATIC_ASSERT(sizeof(struct kept_handle) <= 112); /* 128 bytes of the keep */
+G_STATIC_ASSERT(sizeof(struct kept_handle) <= 176); /* 192 bytes of the keep */
+
+/* The sum of both, as everybody is shown it. */
+struct counters {
+        uint64_t reads, read_bytes, writes, write_bytes, mappings, mapped_bytes;
+};
+struct counters kept_handle_counters(const struct kept_handle *kept);
+
 
 #define KEPT_RIGHTS(match, nomatch) ((uint64_t)(match) << 32 | (nomatch))
 #define KEPT_MATCH(rights)          ((access_rights)((rights) >> 32))
@@ -119,6 +137,10 @@ struct server_object_ops {
         /* The xobj's last act: frees its client data, the record included.  The token is stale already; everything else of
          * the xobj can still be read.  No lock held. */
         void (*being_freed)(struct server_object *object, const struct xobj *xobj);
+        /* The handle is being ended: the last moment for its counters.  Called once, before the observer is
+         * told.  No lock held; may be NULL. */
+        void (*ending)(struct server_object *object, const struct xobj *xobj);
+
         /* The handle is being ended: what becomes of its record at the same moment.  KEEP_NONE (as if
          * this was NULL), or KEEP_HOLDER if the next daemon shall know that it was there; being_freed
          * then decides what becomes of the memory.  No lock held. */

@@ -42,7 +42,11 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
                         ops_reply(req, (int)n);
                         return;
                 }
-                description_count_read(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                /* Only the page cache reads without the owner of a system call. */
+                if (description->io_class == IO_CLASS_COUNTED && fi->lock_owner == 0)
+                        description_count_pages(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                else
+                        description_count_read(description, fuse_req_ctx(req)->pid, (uint64_t)n);
                 fuse_reply_buf(req, data, (size_t)n);
         }
 }
@@ -148,7 +152,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
                         ops_reply(req, (int)n);
                         return;
                 }
-                description_count_write(description, fuse_req_ctx(req)->pid, (uint64_t)n);
+                /* A mapping's pages are written back by nobody: what is counted by caller are calls. */
+                if (!fi->writepage || description->io_class != IO_CLASS_COUNTED)
+                        description_count_write(description, fuse_req_ctx(req)->pid, (uint64_t)n);
                 fuse_reply_write(req, (size_t)n);
         }
 }

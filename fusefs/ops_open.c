@@ -13,6 +13,7 @@
 #include "fusefs/ops_guard.h"
 #include "fusefs/park.h"
 #include "fusefs/timeouts.h"
+#include "lazy/account.h"
 
 #define DIR_CACHE_TIMEOUT                                                                          \
         60 /* seconds that names are believed, from which on listings are cached */
@@ -57,6 +58,8 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
         int r = description_open(mount->lazy, &file->object, &how, ret_description);
 
         FAILPOINT("described");
+        if (r == 0 && is_file)
+                account_post(*ret_description, how.tid, (*ret_description)->opener);
         if (r < 0) {
                 if (is_file)
                         file_opens_end(file, how.io_class, how.flags, open->fd);

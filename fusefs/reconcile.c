@@ -13,6 +13,7 @@
  * share one.  No lock of the daemon is held while /proc is read.
  */
 #include "fusefs/reconcile.h"
+#include "lazy/account.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -194,6 +195,7 @@ static void one_round(struct k42_mount *mount)
         int64_t looked, deadline;
         unsigned looks = 1;
 
+        account_collect(mount->lazy);
         client_table_sweep(cobj_clients(mount->cobj));
         if (mount->dev == 0)
                 return;

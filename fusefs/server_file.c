@@ -41,6 +41,7 @@ static int object_open_again(struct server_object *object, int flags)
 
 static const struct server_object_ops file_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
+        .ending = description_ending,
         .leaves = description_leaves,
         .being_freed = description_being_freed,
         .ref = object_ref,

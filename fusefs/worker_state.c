@@ -29,6 +29,7 @@
 #include "fusefs/requests.h"
 #include "fusefs/resume.h"
 #include "fusefs/state_dir.h"
+#include "lazy/account.h"
 #include "lazy/description.h"
 
 #define JOURNAL_RECORDS 32768 /* 4 MiB */
@@ -246,6 +247,34 @@ static int start_store(struct k42_mount *mount)
         return r;
 }
 
+/* ---- the accounts of clients, which outlive a worker with the holder ---- */
+
+static void hold_account(uint64_t client, int fd, void *data)
+{
+        struct k42_mount *mount = data;
+
+        if (fd < 0)
+                link_unpark(mount->link, park_key(PARK_ACCOUNT, client));
+        else
+                (void)link_send_park(mount->link, park_key(PARK_ACCOUNT, client), fd);
+}
+
+static int take_account(uint64_t client, void *data)
+{
+        struct k42_mount *mount = data;
+
+        return link_take_parked(mount->link, park_key(PARK_ACCOUNT, client));
+}
+
+static void start_accounts(struct k42_mount *mount)
+{
+        const struct account_holder holder = {hold_account, take_account, mount};
+
+        lazy_set_count_observer(mount->lazy, &resume_count_observer);
+        if (mount->link)
+                account_set_holder(mount->lazy, &holder);
+}
+
 int worker_state_open(struct k42_mount *mount, struct requests *requests_ahead)
 {
         struct cobj_observer observer;
@@ -274,7 +303,7 @@ int worker_state_open(struct k42_mount *mount, struct requests *requests_ahead)
         if (r == 0)
                 r = lazy_new(mount->cobj, &mount->lazy);
         if (r == 0)
-                lazy_set_count_observer(mount->lazy, &resume_count_observer);
+                start_accounts(mount);
         if (r < 0) {
                 g_warning("%s: cannot start: %s", mount->options.mountpoint, g_strerror(-r));
                 return r;

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "lazy/account.h"
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_state.h"
 #include "lazy/lineage.h"
@@ -32,6 +33,7 @@ int lazy_new(struct cobj *cobj, struct lazy **ret_lazy)
                 return -ENOMEM;
         lazy->cobj = cobj;
         g_mutex_init(&lazy->dead_lock);
+        g_mutex_init(&lazy->account_lock);
         lazy->descriptions = id_table_new(1, DESCRIPTIONS_MAX);
         lazy->fence = fence_new();
         lazy->limits = process_limits_new();
@@ -55,6 +57,7 @@ void lazy_free(struct lazy *lazy)
                 free(d);
         }
         g_mutex_clear(&lazy->dead_lock);
+        g_mutex_clear(&lazy->account_lock);
         id_table_unref(lazy->descriptions);
         fence_free(lazy->fence);
         process_limits_free(lazy->limits);
@@ -577,6 +580,11 @@ enum keep_type description_leaves(struct server_object *object, const struct xob
         return inheritable(data->description) ? KEEP_HOLDER : KEEP_NONE;
 }
 
+void description_ending(struct server_object *object, const struct xobj *xobj)
+{
+        account_end((struct open_client_data *)xobj_client_data(xobj));
+}
+
 void description_being_freed(struct server_object *object, const struct xobj *xobj)
 {
         struct open_client_data *data = (struct open_client_data *)xobj_client_data(xobj);
@@ -589,8 +597,8 @@ void description_being_freed(struct server_object *object, const struct xobj *xo
         open_client_data_free(data);
 }
 
-/* The handle that an operation of thread `tid` is accounted to; the caller holds d->lock. */
-static struct open_client_data *locked_accountable(struct description *d, struct client *client)
+/* The client's own handle, or NULL; the caller holds d->lock. */
+static struct open_client_data *locked_own(struct description *d, const struct client *client)
 {
         for (GList *l = d->handles.head; client && l; l = l->next) {
                 struct open_client_data *data = l->data;
@@ -598,7 +606,7 @@ static struct open_client_data *locked_accountable(struct description *d, struct
                 if (data->client == client)
                         return data;
         }
-        return d->handles.head ? d->handles.head->data : NULL;
+        return NULL;
 }
 
 /* The counters are changed here only, under d->lock. */
@@ -641,29 +649,59 @@ void lazy_set_count(struct lazy *lazy, xhandle token, bool is_write, uint64_t op
         atomic_store(&xobj_client_data(xobj)->dirty, true);
 }
 
-static void description_count(struct description *d, pid_t tid, uint64_t bytes, bool is_write)
+/* Whose operation it is: NULL if that does not matter, as the only handle gets it, or cannot be found out. */
+static struct client *caller_of(struct description *d, pid_t tid)
 {
-        g_autoptr(K42Client) client = NULL;
+        struct client_table *clients = cobj_clients(d->lazy->cobj);
+        struct client *client = NULL;
+        bool several;
+
+        if (d->io_class == IO_CLASS_COUNTED)
+                return tid > 0 && client_table_get(clients, tid, &client) == 0 ? client : NULL;
+        g_mutex_lock(&d->lock);
+        several = g_queue_get_length(&d->handles) > 1;
+        g_mutex_unlock(&d->lock);
+        return several ? client_table_peek(clients, tid) : NULL;
+}
+
+/* Whether the client says itself what he does here. */
+static bool is_told(const struct description *d, struct open_client_data *data, bool pages)
+{
+        return (pages || d->io_class != IO_CLASS_COUNTED) && atomic_load(&data->slot) != 0;
+}
+
+static void description_count(struct description *d, pid_t tid, uint64_t bytes, bool is_write,
+                              bool pages)
+{
+        g_autoptr(K42Client) client = caller_of(d, tid);
         struct open_client_data *data;
 
         g_mutex_lock(&d->lock);
-        if (g_queue_get_length(&d->handles) > 1) {
+        data = locked_own(d, client);
+        if (!data && client && d->io_class == IO_CLASS_COUNTED) {
                 g_mutex_unlock(&d->lock);
-                client = client_table_peek(cobj_clients(d->lazy->cobj), tid);
+                lazy_reopen_unasked(d, client);
                 g_mutex_lock(&d->lock);
+                data = locked_own(d, client);
         }
-        data = locked_accountable(d, client);
-        if (data)
+        if (!data && d->handles.head)
+                data = d->handles.head->data;
+        if (data && !is_told(d, data, pages))
                 locked_count(d, &data->base, bytes, is_write);
         g_mutex_unlock(&d->lock);
 }
 
 void description_count_read(struct description *d, pid_t tid, uint64_t bytes)
 {
-        description_count(d, tid, bytes, false);
+        description_count(d, tid, bytes, false, false);
 }
 
 void description_count_write(struct description *d, pid_t tid, uint64_t bytes)
 {
-        description_count(d, tid, bytes, true);
+        description_count(d, tid, bytes, true, false);
+}
+
+void description_count_pages(struct description *d, pid_t tid, uint64_t bytes)
+{
+        description_count(d, tid, bytes, false, true);
 }

@@ -93,6 +93,9 @@ struct open_client_data {
         struct description *description; /* a reference */
         struct client *client;           /* borrowed from the xobj; constant */
         xhandle token;                   /* XHANDLE_NONE until the handle is given; under lock */
+        _Atomic uint32_t slot;           /* in its client's account; 0: none, see account.h */
+        uint64_t slot_nonce;             /* of that account, under its lock; so is the next */
+        bool ending;                     /* it gets no slot any more */
         GList link;                      /* in description.handles, under lock */
         bool linked;                     /* it is; under lock */
 };
@@ -177,10 +180,16 @@ void description_unref(struct description *description);
 typedef struct description K42Description; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Description, description_unref)
 
-/* Accounts one read or write of `bytes` that thread `tid` made through the description: to the
- * handle of its process if that has one, else to the first handle.  No system call. */
+/* Accounts one read or write of `bytes` that thread `tid` made through the description: to the handle of its
+ * process.  One that has none gets it now where everything is counted by caller (IO_CLASS_COUNTED), and there the
+ * caller is made sure of (a system call or two); elsewhere, and for a process that cannot be seen (tid 0) or may
+ * have no handle, it is accounted to the first handle.  No lock held. */
 void description_count_read(struct description *description, pid_t tid, uint64_t bytes);
 void description_count_write(struct description *description, pid_t tid, uint64_t bytes);
+
+/* The same for what was read into the page cache of a description of class counted, for a mapping, sendfile(2) or
+ * splice(2): whoever has an account counts those calls himself. */
+void description_count_pages(struct description *description, pid_t tid, uint64_t bytes);
 
 /* For whoever has to know of every change of a counter before and after it is made.  Called with
  * description.lock held: no lock may be taken. */
@@ -208,4 +217,5 @@ int description_give_access_set_client_data(struct server_object *object, struct
                                             access_rights match, access_rights nomatch,
                                             const void *how, struct object_handle *ret_handle);
 enum keep_type description_leaves(struct server_object *object, const struct xobj *xobj);
+void description_ending(struct server_object *object, const struct xobj *xobj);
 void description_being_freed(struct server_object *object, const struct xobj *xobj);

@@ -2,6 +2,7 @@
 #pragma once
 /* What the files of lazy/ share among themselves and with nobody else. */
 #include "lazy/description.h"
+#include "lazy/account.h"
 #include "lazy/fence.h"
 #include "lazy/process_limits.h"
 
@@ -12,6 +13,10 @@ struct lazy {
         struct process_limits *limits;
         const struct count_observer *observer; /* borrowed; constant; may be NULL */
         _Atomic uint64_t reopens, gives;
+        GMutex account_lock;           /* one account at a time is found, or replaced */
+        struct account_holder account_holder; /* constant; zero: nobody */
+        atomic_int account_looks;      /* threads that look into their callers */
+        uint64_t account_dev;          /* st_dev of memfds; constant; 0: no accounts */
 
         /* Those that were doubtful and were released: a request that was wrongly believed impossible may
          * be looking at one at this moment, so their memory stays. */
@@ -47,3 +52,7 @@ void description_end(struct description *d);
  * be `nomatch`, of at most `match`. */
 access_rights description_inherited(struct description *d, const struct client *client,
                                     access_rights match);
+
+/* lazy_reopen.c: the client gets a handle by what it does, without having sent LAZY_REOPEN, if it has none
+ * and may have one.  No lock held. */
+void lazy_reopen_unasked(struct description *d, struct client *client);

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "lazy/account.h"
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_state.h"
 
@@ -227,6 +228,17 @@ int lazy_rights_of(struct description *d, pid_t tid, access_rights *ret_rights)
         return r;
 }
 
+void lazy_reopen_unasked(struct description *d, struct client *client)
+{
+        struct derivation derivation;
+        enum sharing sharing;
+        xhandle token;
+
+        g_mutex_lock(&d->reopen_lock);
+        (void)locked_reopen(d, client, XHANDLE_NONE, &derivation, &sharing, &token);
+        g_mutex_unlock(&d->reopen_lock);
+}
+
 int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *message)
 {
         g_autoptr(K42Client) client = NULL;
@@ -253,6 +265,7 @@ int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *messag
         g_mutex_unlock(&d->reopen_lock);
         if (r < 0)
                 return r;
+        account_post(d, tid, token);
         message->parent = derivation.parent;
         message->token = token;
         message->sharing = (uint32_t)sharing;

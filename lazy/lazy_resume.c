@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "lazy/lazy_private.h"
+#include "lazy/account.h"
 #include "lazy/lazy_state.h"
 
 /* Pointers that grow. */
@@ -218,6 +219,7 @@ void lazy_resume(struct lazy *lazy, lazy_object_of object_of, void *data,
         resume_descriptions(&resume, object_of, data);
         resume_holders(&resume);
         resume_handles(&resume);
+        account_resume(lazy); /* before any of them ends */
         for (size_t i = 0; i < resume.descriptions.n; i++)
                 settle_description(&resume, resume.descriptions.items[i]);
         free(resume.descriptions.items);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "lazy/account.h"
 #include "lazy/lazy_private.h"
 #include "lazy/lazy_reopen.h"
 #include "lazy/lineage.h"
@@ -181,6 +182,7 @@ int private_reopen(struct description *d, pid_t tid, struct k42_private_reopen *
                 return r;
         /* False when its process ends at this moment. */
         (void)xobj_free(d->lazy->cobj, message->from);
+        account_post(d, tid, token);
         message->token = token;
         message->parent = heritage.parent;
         message->rights = heritage.match;

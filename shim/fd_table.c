@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shim/account.h"
 #include "shim/private.h"
 
 #define GROUPS      (FD_TABLE_MAX / 64)
@@ -70,6 +71,7 @@ void fd_table_mark_child(void)
                         atomic_fetch_or(&fd_groups[i].ready, active);
         }
         private_child();
+        account_child();
         atomic_store(owner(), kernel_pid());
         atomic_store(fd_table_marked, FD_TABLE_MARKED);
 }
@@ -114,6 +116,7 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
         if (!group || !fd_table_mine())
                 return;
+        account_set(fd, 0, 0);
         fd_table_note_used(fd);
         atomic_store_explicit(&group->tokens[(unsigned)fd % 64], token, memory_order_relaxed);
         atomic_fetch_or(&group->active, bit);
@@ -129,16 +132,24 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
 void fd_table_opened(int fd, bool close_on_exec)
 {
-        uint64_t bit;
+        uint64_t bit, token;
+        const unsigned slot = account_answer(&token);
 
         if (group_of(fd, &bit) && private_knows((unsigned)fd / 64, bit) && fd_table_mine())
                 private_forget((unsigned)fd / 64, bit);
         set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
+        if (slot)
+                account_set(fd, slot, token);
 }
 
 void fd_table_touched(int fd, uint64_t token)
 {
+        uint64_t said;
+        const unsigned slot = account_answer(&said);
+
         set_bits(fd, FD_ACTIVE | (fd_table_bits(fd) & FD_COE), token);
+        if (slot && said == token)
+                account_set(fd, slot, token);
 }
 
 void fd_table_duped(int from, int to, bool close_on_exec)
@@ -148,9 +159,11 @@ void fd_table_duped(int from, int to, bool close_on_exec)
         /* A copy of an unknown one is unknown too. */
         if (from == to)
                 return;
-        if (bits & FD_ACTIVE)
+        if (bits & FD_ACTIVE) {
                 set_bits(to, FD_ACTIVE | (bits & FD_READY) | (close_on_exec ? FD_COE : 0),
                          fd_table_token(from));
+                account_copy(from, to);
+        }
         if (private_on && fd_table_mine())
                 private_copied(from, to);
 }

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "shim/account.h"
 #include "shim/fd_table.h"
 #include "shim/private.h"
 #include "shim/real.h"
@@ -37,18 +38,21 @@ static int opened(int fd, bool close_on_exec)
         EXPORT int name(const char *path, int flags, ...)                                          \
         {                                                                                          \
                 const mode_t mode = MODE_OF(flags, flags);                                         \
+                account_expect();                                                                  \
                 return opened(REAL(name)(path, flags, mode), flags & O_CLOEXEC);                   \
         }
 #define WRAP_OPENAT(name)                                                                          \
         EXPORT int name(int dir, const char *path, int flags, ...)                                 \
         {                                                                                          \
                 const mode_t mode = MODE_OF(flags, flags);                                         \
+                account_expect();                                                                  \
                 return opened(REAL(name)(dir, path, flags, mode), flags & O_CLOEXEC);              \
         }
 #define WRAP_MAKE(name, params, args, close_on_exec)                                               \
         EXPORT int name params;                                                                    \
         int name params                                                                            \
         {                                                                                          \
+                account_expect();                                                                  \
                 return opened(REAL(name) args, close_on_exec);                                     \
         }
 
@@ -233,6 +237,7 @@ static FILE *stream_opened(FILE *stream, bool close_on_exec)
 #define WRAP_FOPEN(name)                                                                           \
         EXPORT FILE *name(const char *path, const char *mode)                                      \
         {                                                                                          \
+                account_expect();                                                                  \
                 return stream_opened(REAL(name)(path, mode), mode_says_close_on_exec(mode));       \
         }
 WRAP_FOPEN(fopen)
@@ -244,6 +249,7 @@ WRAP_FOPEN(fopen64)
                 FILE *result;                                                                      \
                 if (stream)                                                                        \
                         fd_table_closing(fileno(stream));                                          \
+                account_expect();                                                                  \
                 result = REAL(name)(path, mode, stream);                                           \
                 return path ? stream_opened(result, mode_says_close_on_exec(mode)) : result;       \
         }
@@ -252,18 +258,22 @@ WRAP_FREOPEN(freopen64)
 
 EXPORT FILE *tmpfile(void)
 {
+        account_expect();
         return stream_opened(REAL(tmpfile)(), false);
 }
 
 EXPORT FILE *tmpfile64(void)
 {
+        account_expect();
         return stream_opened(REAL(tmpfile64)(), false);
 }
 
 EXPORT DIR *opendir(const char *path)
 {
-        DIR *dir = REAL(opendir)(path);
+        DIR *dir;
 
+        account_expect();
+        dir = REAL(opendir)(path);
         if (dir)
                 opened(dirfd(dir), true);
         return dir;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "shim/account.h"
 #include "shim/real.h"
 #include "shim/touch.h"
 
@@ -36,6 +37,39 @@
                 if (__builtin_expect(touch(fd) < 0 || touch(fd2) < 0, 0))                          \
                         return FAILED(ret);                                                        \
                 return REAL(name) args;                                                            \
+        }
+#define COUNTED(ret, name, params, args, fd, count)                                                \
+        EXPORT ret name params;                                                                    \
+        ret name params                                                                            \
+        {                                                                                          \
+                ret done;                                                                          \
+                                                                                                   \
+                if (__builtin_expect(touch(fd) < 0, 0))                                            \
+                        return FAILED(ret);                                                        \
+                done = REAL(name) args;                                                            \
+                count;                                                                             \
+                return done;                                                                       \
+        }
+#define READS(ret, name, params, args, fd)                                                         \
+        COUNTED(ret, name, params, args, fd, account_count(fd, K42_READS, done, true))
+#define WRITES(ret, name, params, args, fd)                                                        \
+        COUNTED(ret, name, params, args, fd, account_count(fd, K42_WRITES, done, true))
+#define MAPS(ret, name, params, args, fd)                                                          \
+        COUNTED(ret, name, params, args, fd,                                                       \
+                if (done != MAP_FAILED) account_count(fd, K42_MAPPINGS, (ssize_t)n, false))
+#define MOVES(ret, name, params, args, from, to)                                                   \
+        EXPORT ret name params;                                                                    \
+        ret name params                                                                            \
+        {                                                                                          \
+                ret done;                                                                          \
+                                                                                                   \
+                if (__builtin_expect(touch(from) < 0 || touch(to) < 0, 0))                         \
+                        return FAILED(ret);                                                        \
+                done = REAL(name) args;                                                            \
+                /* copy_file_range() is the only one that the daemon may be asked for itself. */   \
+                account_count(from, K42_READS, done, sizeof #name == sizeof "copy_file_range");    \
+                account_count(to, K42_WRITES, done, true);                                         \
+                return done;                                                                       \
         }
 #define OWN(ret, name, params)
 #include "shim/interceptions.h"

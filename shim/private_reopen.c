@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "lazy/protocol.h"
+#include "shim/account.h"
 #include "shim/private.h"
 #include "shim/touch.h"
 
@@ -111,6 +112,7 @@ static int take_over(int fd, uint64_t from, uint64_t *ret_token)
                         .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
                         .from = from,
                 };
+                account_expect();
                 r = touch_send(fd, K42_IOC_PRIVATE_REOPEN, &message);
         }
         *ret_token = r == 0 ? message.token : 0;

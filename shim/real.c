@@ -43,12 +43,20 @@ void real_resolve(void)
 #define TOUCH(ret, name, params, args, fd)       LOOK_UP(name)
 #define TOUCH_E(ret, name, params, args, fd)     LOOK_UP(name)
 #define TOUCH2(ret, name, params, args, fd, fd2) LOOK_UP(name)
+#define READS(...)  TOUCH(__VA_ARGS__)
+#define WRITES(...) TOUCH(__VA_ARGS__)
+#define MAPS(...)   TOUCH(__VA_ARGS__)
+#define MOVES(...)  TOUCH2(__VA_ARGS__)
 #define OWN(ret, name, params)                   LOOK_UP(name)
 #include "shim/interceptions.h"
 #undef TOUCH
 #undef TOUCH_E
 #undef TOUCH2
 #undef OWN
+#undef READS
+#undef WRITES
+#undef MAPS
+#undef MOVES
         real_resolved = true;
         errno = saved;
 }

@@ -29,12 +29,20 @@ struct real {
 #define TOUCH(ret, name, params, args, fd)       ret (*name) params;
 #define TOUCH_E(ret, name, params, args, fd)     ret (*name) params;
 #define TOUCH2(ret, name, params, args, fd, fd2) ret (*name) params;
+#define READS(...)  TOUCH(__VA_ARGS__)
+#define WRITES(...) TOUCH(__VA_ARGS__)
+#define MAPS(...)   TOUCH(__VA_ARGS__)
+#define MOVES(...)  TOUCH2(__VA_ARGS__)
 #define OWN(ret, name, params)                   ret (*name) params;
 #include "shim/interceptions.h"
 #undef TOUCH
 #undef TOUCH_E
 #undef TOUCH2
 #undef OWN
+#undef READS
+#undef WRITES
+#undef MAPS
+#undef MOVES
 };
 
 /* All are looked up at once, in the constructor, or earlier if another library's constructor comes

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "lazy/protocol.h"
+#include "shim/account.h"
 #include "shim/fd_table.h"
 #include "shim/private.h"
 #include "shim/real.h"
@@ -34,8 +35,10 @@ __attribute__((constructor)) static void shim_start(void)
         const int saved = errno;
 
         real_resolve();
-        if (fd_table_init() == 0)
+        if (fd_table_init() == 0) {
+                account_start();
                 stdio_slots_redirect();
+        }
         start_private();
         if (fd_groups) {
                 /* The first to be registered: the last before a fork, the first after it. */
@@ -94,6 +97,10 @@ static const struct {
 #define TOUCH(ret, name, params, args, fd)       {#name, 1},
 #define TOUCH_E(ret, name, params, args, fd)     {#name, 1},
 #define TOUCH2(ret, name, params, args, fd, fd2) {#name, 1},
+#define READS(...)                               TOUCH(__VA_ARGS__)
+#define WRITES(...)                              TOUCH(__VA_ARGS__)
+#define MAPS(...)                                TOUCH(__VA_ARGS__)
+#define MOVES(...)                               TOUCH2(__VA_ARGS__)
 #define OWN(ret, name, params)                   {#name, 0},
 #include "shim/interceptions.h"
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "shim/account.h"
 #include "shim/real.h"
 #include "shim/touch.h"
 
@@ -31,16 +32,24 @@ static int redirected;
 
 static ssize_t touching_read(FILE *stream, void *buf, ssize_t n)
 {
+        ssize_t done;
+
         if (touch(stream->_fileno) < 0)
                 return -1;
-        return original_read(stream, buf, n);
+        done = original_read(stream, buf, n);
+        account_count(stream->_fileno, K42_READS, done, true);
+        return done;
 }
 
 static ssize_t touching_write(FILE *stream, const void *buf, ssize_t n)
 {
+        ssize_t done;
+
         if (touch(stream->_fileno) < 0)
                 return -1;
-        return original_write(stream, buf, n);
+        done = original_write(stream, buf, n);
+        account_count(stream->_fileno, K42_WRITES, done, true);
+        return done;
 }
 
 static off64_t touching_seek(FILE *stream, off64_t at, int whence)

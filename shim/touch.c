@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lazy/protocol.h"
+#include "shim/account.h"
 #include "shim/private.h"
 
 /* Devices that answered, as major << 32 | minor; a hint, so a full list is overwritten in turn. */
@@ -59,8 +60,10 @@ int touch_lazy_reopen(int fd, struct k42_lazy_reopen *ret_message)
                 .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message},
                 .parent = fd_table_token(fd),
         };
-        int r = touch_send(fd, K42_IOC_LAZY_REOPEN, &message);
+        int r;
 
+        account_expect();
+        r = touch_send(fd, K42_IOC_LAZY_REOPEN, &message);
         if (r < 0)
                 return r;
         if (message.header.version != K42_PROTOCOL_VERSION ||

@@ -218,6 +218,7 @@ static char *thing_describe(struct server_object *object)
 
 static const struct server_object_ops thing_ops = {
         .give_access_set_client_data = description_give_access_set_client_data,
+        .ending = description_ending,
         .leaves = description_leaves,
         .being_freed = description_being_freed,
         .ref = thing_ref,
