@@ -78,9 +78,9 @@ static bool good_head(const struct k42_account_head *head)
                head->nonce != 0;
 }
 
-/* The head of the account of the process of thread `tid`, as it is mapped there now.  That waits for a lock of its
- * address space, which somebody who means no good can hold for long: so only some threads may wait, and for the
- * others nobody has an account. */
+/* The head of the account of the process of thread `tid`, as it is mapped there now.  That waits for a lock
+ * of its address space, which somebody who means no good can hold for long: so only some threads may wait,
+ * and for the others nobody has an account. */
 static bool read_remote_head(struct lazy *lazy, pid_t tid, struct k42_account_head *ret_head)
 {
         struct iovec local = {ret_head, HEAD_SIZE};

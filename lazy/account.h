@@ -5,19 +5,19 @@
  * specifies the file and who writes what when.
  *
  * Finding it costs one system call at each open and re-open (process_vm_readv of the head, which fails where
- * there is none), because an exec puts another one, or none, in its place without anybody's knowledge.  Only a
- * new nonce is looked after: by /proc/TID/map_files, first as an O_PATH descriptor, because what
+ * there is none), because an exec puts another one, or none, in its place without anybody's knowledge.
+ * Only a new nonce is looked after: by /proc/TID/map_files, first as an O_PATH descriptor, because what
  * a process has mapped there can be anything, also a file of our own mount, whose open would wait for us.
  *
- * What it says is added to nothing: a slot has absolute numbers, kept_handle.told[] has the last ones that were
- * read, and a new slot for the same handle (after exec) begins with those.  So it does not matter how
+ * What it says is added to nothing: a slot has absolute numbers, kept_handle.told[] has the last ones that
+ * were read, and a new slot for the same handle (after exec) begins with those.  So it does not matter how
  * often a slot is read, or by how many daemons, and each number counts exactly once.
  *
- * Ownership: an account belongs to its client, and is closed with it.  What survives is the descriptor, with the
- * holder (struct account_holder), and the highest slot that was ever used (kept_client.account).
+ * Ownership: an account belongs to its client, and is closed with it.  What survives is the descriptor,
+ * with the holder (struct account_holder), and the highest slot that was ever used (kept_client.account).
  *
- * Locks: lazy.account_lock, then account.lock; under them only reads and writes of the file, and references are
- * taken.
+ * Locks: lazy.account_lock, then account.lock; under them only reads and writes of the file, and references
+ * are taken.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,8 +37,8 @@ struct account_holder {
 /* Before there are threads: there are accounts from now on. */
 void account_set_holder(struct lazy *lazy, const struct account_holder *holder);
 
-/* Thread `tid` is about to be told that it has the handle `token` on the description of a file: gives that a slot,
- * and says so, if its process has an account.  Never fails.  No lock held. */
+/* Thread `tid` is about to be told that it has the handle `token` on the description of a file: gives that
+ * a slot, and says so, if its process has an account.  Never fails.  No lock held. */
 void account_post(struct description *description, pid_t tid, uint64_t token);
 
 /* Reads what is said of all handles. */

@@ -181,14 +181,14 @@ typedef struct description K42Description; /* for g_autoptr() only */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(K42Description, description_unref)
 
 /* Accounts one read or write of `bytes` that thread `tid` made through the description: to the handle of its
- * process.  One that has none gets it now where everything is counted by caller (IO_CLASS_COUNTED), and there the
- * caller is made sure of (a system call or two); elsewhere, and for a process that cannot be seen (tid 0) or may
- * have no handle, it is accounted to the first handle.  No lock held. */
+ * process.  One that has none gets it now where everything is counted by caller (IO_CLASS_COUNTED), and
+ * there the caller is made sure of (a system call or two); elsewhere, and for a process that cannot be seen
+ * (tid 0) or may have no handle, it is accounted to the first handle.  No lock held. */
 void description_count_read(struct description *description, pid_t tid, uint64_t bytes);
 void description_count_write(struct description *description, pid_t tid, uint64_t bytes);
 
-/* The same for what was read into the page cache of a description of class counted, for a mapping, sendfile(2) or
- * splice(2): whoever has an account counts those calls himself. */
+/* The same for what was read into the page cache of a description of class counted, for a mapping,
+ * sendfile(2) or splice(2): whoever has an account counts those calls himself. */
 void description_count_pages(struct description *description, pid_t tid, uint64_t bytes);
 
 /* For whoever has to know of every change of a counter before and after it is made.  Called with

@@ -214,29 +214,31 @@ _Static_assert(sizeof(struct k42_reopen_by_daemon) == 16, "fixed");
 /*
  * The account: what a process does where the daemon does not see it, in the process's own words.
  *
- * Data that go through the page cache or the kernel's passthrough come to nobody's knowledge but the caller's.
- * So the shim counts them, in memory that it shares with the daemon: a memfd of struct k42_account, mapped
- * MAP_SHARED at K42_ACCOUNT_ADDRESS, so that nobody has to be told of it.  No message is sent for it.
+ * Data that go through the page cache or the kernel's passthrough come to nobody's knowledge but the
+ * caller's. So the shim counts them, in memory that it shares with the daemon: a memfd of struct
+ * k42_account, mapped MAP_SHARED at K42_ACCOUNT_ADDRESS, so that nobody has to be told of it.  No message
+ * is sent for it.
  *
- *   shim     makes it (F_SEAL_SHRINK | F_SEAL_GROW) in each process before its first open or LAZY_REOPEN, with
- *            `version`, `length`, its process id and a `nonce` that no earlier image of the process had.  A
- *            forked child does not inherit the mapping (MADV_DONTFORK) and makes its own.  Before each such
- *            call it clears the `token` of post[TID % K42_ACCOUNT_POSTS].
- *   daemon   while it serves an OPEN, CREATE, LAZY_REOPEN or PRIVATE_REOPEN of a regular file: if there is such a
- *            mapping in the caller's process it keeps the memfd until the process has ended, gives the handle a
- *            slot, with the counters as they have been so far, and writes thread id, slot and token to the post.
- *   shim     after the call: if the post has its thread's id and a token, the descriptor's operations are added
- *            to that slot from now on, as long as the slot has that token.
+ *   shim     makes it (F_SEAL_SHRINK | F_SEAL_GROW) in each process before its first open or LAZY_REOPEN,
+ *            with `version`, `length`, its process id and a `nonce` that no earlier image of the process
+ *            had.  A forked child does not inherit the mapping (MADV_DONTFORK) and makes its own.  Before
+ *            each such call it clears the `token` of post[TID % K42_ACCOUNT_POSTS].
+ *   daemon   while it serves an OPEN, CREATE, LAZY_REOPEN or PRIVATE_REOPEN of a regular file: if there is
+ *            such a mapping in the caller's process it keeps the memfd until the process has ended, gives
+ *            the handle a slot, with the counters as they have been so far, and writes thread id, slot and
+ *            token to the post.
+ *   shim     after the call: if the post has its thread's id and a token, the descriptor's operations are
+ *            added to that slot from now on, as long as the slot has that token.
  *   daemon   reads the slot when somebody asks and when the handle ends.  After that its token is 0, and
  *            the slot is another handle's some time.
  *
- * The daemon must not believe anything of it: it only ever reads and writes the file (no mapping, so no SIGBUS),
- * takes only regular files of the kernel's own tmpfs with the right size and seals, and what a slot says changes
- * nothing but the counters of a living handle of that very process, which only grow, up to
+ * The daemon must not believe anything of it: it only ever reads and writes the file (no mapping, so no
+ * SIGBUS), takes only regular files of the kernel's own tmpfs with the right size and seals, and what a
+ * slot says changes nothing but the counters of a living handle of that very process, which only grow, up to
  * K42_ACCOUNT_MOST.  The shim must not believe the daemon either: a slot number out of range is none.
  *
- * A daemon that cannot look into its callers (an ordinary user's; another pid namespace) writes no posts, and one
- * of an older protocol neither: then nothing is counted here.
+ * A daemon that cannot look into its callers (an ordinary user's; another pid namespace) writes no posts,
+ * and one of an older protocol neither: then nothing is counted here.
  */
 #define K42_ACCOUNT_ADDRESS  UINT64_C(0x4b3432660000)
 #define K42_ACCOUNT_VERSION  1
@@ -255,8 +257,8 @@ enum k42_account_counter {
         K42_MAPPED_BYTES,
 };
 
-/* The slot's flags: the daemon sees and counts what read(2), write(2) and the like do (class counted); only mappings,
- * and what sendfile(2) and splice(2) read, are to be counted here. */
+/* The slot's flags: the daemon sees and counts what read(2), write(2) and the like do (class counted); only
+ * mappings, and what sendfile(2) and splice(2) read, are to be counted here. */
 #define K42_ACCOUNT_CALLS_SEEN 1
 
 struct k42_account_post {

@@ -69,7 +69,8 @@ static void make_page(void)
         }
         /* A kernel that does not know the flag takes the address as a hint. */
         if (page != MAP_FAILED && ((uintptr_t)page != K42_ACCOUNT_ADDRESS ||
-                                   syscall(SYS_madvise, page, (size_t)K42_ACCOUNT_LENGTH, MADV_DONTFORK) < 0)) {
+                                   syscall(SYS_madvise, page, (size_t)K42_ACCOUNT_LENGTH,
+                                           MADV_DONTFORK) < 0)) {
                 syscall(SYS_munmap, page, (size_t)K42_ACCOUNT_LENGTH);
                 page = MAP_FAILED;
         }

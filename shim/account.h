@@ -2,8 +2,8 @@
 #pragma once
 /*
  * account: what this process does with its descriptors, said to the daemon in shared memory (lazy/protocol.h,
- * "The account").  No message, and no system call on the way of a read: an array look-up, a comparison and two
- * additions.
+ * "The account").  No message, and no system call on the way of a read: an array look-up, a comparison and
+ * two additions.
  *
  * A descriptor's slot is a hint like its bits (fd_table.h): it counts only while the slot still has the
  * token that the descriptor has.  What is copied has the same slot; what was inherited over fork has none

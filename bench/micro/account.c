@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * k42account: what it costs a call to be counted in the account (shim/account.h), in nanoseconds: the best of 31
- * rounds, without system calls.  `none` is a descriptor that has no slot, `threads` a process with two threads.
+ * k42account: what it costs a call to be counted in the account (shim/account.h), in nanoseconds: the best
+ * of 31 rounds, without system calls.  `none` is a descriptor that has no slot, `threads` a process with
+ * two threads.
  */
 #include <pthread.h>
 #include <stdio.h>

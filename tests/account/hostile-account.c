@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hostile-account FILE: makes accounts of all bad kinds (lazy/protocol.h) and opens FILE of the mount with each:
- * the daemon must take none of them for more than it is, and answer all opens.
+ * hostile-account FILE: makes accounts of all bad kinds (lazy/protocol.h) and opens FILE of the mount with
+ * each: the daemon must take none of them for more than it is, and answer all opens.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +35,8 @@ static struct k42_account *map(int fd, size_t length)
 
         if (account == MAP_FAILED)
                 fail("mmap");
-        account->head = (struct k42_account_head){K42_ACCOUNT_VERSION, K42_ACCOUNT_LENGTH, getpid(), 0, nonce++};
+        account->head = (struct k42_account_head){K42_ACCOUNT_VERSION, K42_ACCOUNT_LENGTH, getpid(), 0,
+                                                  nonce++};
         return account;
 }
 

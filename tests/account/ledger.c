@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * ledger: P7.  A random tree of processes reads, writes, copies and maps files that it opens and inherits, and
- * each process keeps a ledger of what its system calls returned, in a file that is mapped MAP_SHARED.  The test
- * compares it with what `k42ctl history` and `list` say.
+ * ledger: P7.  A random tree of processes reads, writes, copies and maps files that it opens and inherits,
+ * and each process keeps a ledger of what its system calls returned, in a file that is mapped MAP_SHARED.
+ * The test compares it with what `k42ctl history` and `list` say.
  *
  *   ledger run LEDGER MOUNT SEED STEPS          begins; ends with all its processes
  *   ledger show LEDGER                          pid, file and the sums, one line each, for the comparison
@@ -35,7 +35,7 @@
 
 struct sums {
         uint64_t reads, read_bytes, writes, write_bytes, mappings, mapped_bytes;
-        uint64_t pieces; /* what moves data without a system call for each piece: the calls are not compared */
+        uint64_t pieces; /* not one call for each piece: the calls are not compared */
 };
 
 struct row {

@@ -146,15 +146,10 @@ static int derive(int slot)
         return limit & D ? limit & model[slot].limit : -1;
 }
 
-/* Before anything was taken the daemon does not look, and gives no handles. */
-static bool looks;
-
 static int expected(int slot)
 {
         int rights;
 
-        if (!looks)
-                return R | W;
         if (!model[slot].has) {
                 rights = derive(slot);
                 if (rights < 0)
@@ -193,7 +188,6 @@ static void restrict_one(int slot, int rights)
                 fprintf(stderr, "k42ctl restrict failed\n");
                 exit(1);
         }
-        looks = true;
         if (model[slot].has)
                 model[slot].rights &= rights;
         model[slot].limit &= rights;
