@@ -216,7 +216,7 @@ each() {
 
 @test "a liar: the whole matrix" {
     run_matrix "$S/native" "$S/src/m"
-    for lie in random EIO; do
+    for lie in random ${K42_SOAK:+EIO}; do # EIO is among the errors above, with fork alone
         start_liar "$lie"
         run_matrix "$S/$lie" "$S/mnt/m" "$K42RUN" --
         same_output "$S/native" "$S/$lie"
