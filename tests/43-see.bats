@@ -209,7 +209,8 @@ for i in range(7):
     os.pread(fd, i, 0)
     if i == 6:
         time.sleep(0.3)
-    os.close(fd)' "$S/mnt/a"
+    os.close(fd)
+    time.sleep(0.02)  # the kernel does not wait until the daemon knows' "$S/mnt/a"
     for ((i = 0; i < 100; i++)); do
         [ "$(ctl list --json "$S/mnt")" = "[]" ] && break
         sleep 0.05
