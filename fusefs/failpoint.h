@@ -42,8 +42,8 @@ void failpoint_hit(struct failpoint *point);
                         failpoint_hit(&point_);                                                    \
         } while (0)
 
-/* Arms what `requests` says is still to be died in; and first, unless `resume`, has it say what the environment does.
- * Before there are threads. */
+/* Arms what `requests` says is still to be died in; and first, unless `resume`, has it say what the environment
+ * does.  Before there are threads. */
 void failpoint_init(struct requests *requests, bool resume);
 
 /* Arms `spec` instead of what was armed; "" disarms.  Returns 0; -EINVAL for a name that is not a
