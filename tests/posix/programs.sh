@@ -436,6 +436,7 @@ prog_text() {
     read -r i <&5
     echo "then $i"
     exec 5<&-
+    : >followed
     tail -f -n +1 --pid=$$ both >followed & i=$!
     echo fifth >>both
     for _ in $(seq 100); do grep -q fifth followed && break; sleep 0.1; done
