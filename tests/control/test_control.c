@@ -409,7 +409,7 @@ static void test_slow(struct fixture *f, const void *data)
         before = g_get_monotonic_time();
         answer = ask(f, "{\"verb\":\"status\"}\n");
         g_assert_true(json_object_get_boolean_member(json_node_get_object(answer), "ok"));
-        g_assert_cmpint(g_get_monotonic_time() - before, <, 5 * G_TIME_SPAN_SECOND);
+        g_assert_cmpint(g_get_monotonic_time() - before, <, 20 * G_TIME_SPAN_SECOND);
         for (size_t i = 0; i < G_N_ELEMENTS(silent); i++) {
                 close(silent[i]);
                 close(deaf[i]);

@@ -297,28 +297,28 @@ static void test_locked(struct fixture *f, gconstpointer data)
         pid = helper_start(lock);
         begun = g_get_monotonic_time();
         xobj_free(f->cobj, early);
-        longest = busy_work(f, 3000, &last);
+        longest = busy_work(f, 300, &last); /* long before the lock is over, on a busy machine too */
         count_read(f, last, 77);
         g_test_message("longest step: %" G_GINT64_FORMAT " us", longest);
         g_assert_cmpint(longest, <, 1000000);
         g_assert_cmpint(query_int(f->db_path, "SELECT count(*) FROM open_handles"), ==, 1);
         g_assert_cmpint(store_sync(f->store), ==, 0);
         g_assert_cmpint(g_get_monotonic_time() - begun, >=, 2500000);
-        g_assert_cmpint(query_int(f->db_path, "SELECT count(*) FROM open_handles"), ==, 1500);
+        g_assert_cmpint(query_int(f->db_path, "SELECT count(*) FROM open_handles"), ==, 150);
         g_assert_cmpint(query_int(f->db_path, "SELECT sum(read_bytes) FROM open_handles"), ==, 77);
         g_assert_cmpint(
                 query_int(f->db_path, "SELECT count(*) FROM open_handles WHERE path IS NULL"), ==,
                 0);
         g_assert_cmpint(query_int(f->db_path, "SELECT count(*) FROM clients"), ==, 1);
-        g_assert_cmpuint(visible_rows(f), ==, 1500);
+        g_assert_cmpuint(visible_rows(f), ==, 150);
         g_assert_cmpint(store_state(f->store), ==, STORE_FILE);
         g_assert_cmpuint(warnings_taken(NULL), ==, 0);
         if (f->history) {
                 /* The one that had a row has its path in the history, too. */
-                g_assert_cmpuint(store_history_rows(f->store), ==, 1501);
+                g_assert_cmpuint(store_history_rows(f->store), ==, 151);
                 g_assert_cmpint(query_int(f->db_path, "SELECT count(DISTINCT handle)"
                                                       " FROM handle_history"),
-                                ==, 1501);
+                                ==, 151);
                 g_assert_cmpint(query_int(f->db_path, "SELECT count(*) FROM handle_history"
                                                       " WHERE path = '/dir/thing-7'"
                                                       " AND flags = 'O_RDWR'"),
