@@ -40,6 +40,12 @@ struct head {
 };
 G_STATIC_ASSERT(sizeof(struct head) <= PAGE);
 
+/* What schema(5) says of the layout.  With another one it needs another REQUESTS_VERSION, and so does that page. */
+G_STATIC_ASSERT(REQUESTS_VERSION == 3 && offsetof(struct head, init) == 40 &&
+                offsetof(struct head, failpoint) == 552 && offsetof(struct request, result) == 40 &&
+                offsetof(struct request, counts) == 136 && offsetof(struct request, raised) == 224 &&
+                offsetof(struct request, reply) == 4320 && offsetof(struct request, check_unique) == 6368);
+
 /* Of a slot, before its buffer. */
 #define FACTS_SIZE ((sizeof(struct request) + PAGE - 1) / PAGE * PAGE)
 G_STATIC_ASSERT(REQUEST_HEADERS % PAGE == 0 && REQUEST_WRITE_MAX % PAGE == 0);
