@@ -37,6 +37,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cobj/mapped_file.h"
+
 #define JOURNAL_MAGIC       "k42jrnl" /* with its NUL: 8 bytes */
 #define JOURNAL_HEADER_SIZE 4096
 #define JOURNAL_RECORDS_MAX (1u << 24) /* 2 GiB of records: more is a mistake */
@@ -142,13 +144,10 @@ no_attr:
 static int map_file(int fd, size_t size, void **ret_map)
 {
         void *map;
-        int r;
+        int r = mapped_file_reserve(fd, 0, (off_t)size);
 
-        do
-                r = posix_fallocate(fd, 0, (off_t)size);
-        while (r == EINTR);
-        if (r)
-                return -r;
+        if (r < 0)
+                return r;
         /* Populated: a first store costs 0.17 µs otherwise, and this is cheaper at once. */
         map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
         if (map == MAP_FAILED)
@@ -194,14 +193,9 @@ static int make_ring(int dirfd, const char *name, uint32_t records, struct journ
         void *map = NULL;
         int fd, r;
 
-        /* An old one is unlinked, not truncated: whoever may still have it mapped would get SIGBUS.
-         */
-        if (dirfd >= 0 && unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
-                return -errno;
-        fd = dirfd < 0 ? memfd_create(name, MFD_CLOEXEC)
-                       : openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        fd = mapped_file_new(dirfd, name);
         if (fd < 0)
-                return -errno;
+                return fd;
         r = map_file(fd, size, &map);
         close(fd);
         if (r < 0)

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "cobj/id_table.h"
+#include "cobj/mapped_file.h"
 
 #define KEEP_MAGIC  "k42keep" /* with its NUL: 8 bytes */
 #define KEEP_STATE  UINT64_C(0x6b33e5a95c970000)
@@ -197,16 +198,6 @@ static int map_slabs(struct keep *keep, uint32_t from, uint32_t to)
         return 0;
 }
 
-static int preallocate(int fd, uint64_t from, uint64_t to)
-{
-        int r;
-
-        do
-                r = posix_fallocate(fd, (off_t)from, (off_t)(to - from));
-        while (r == EINTR);
-        return -r;
-}
-
 /* Adds slabs that are not used yet: some at once, or, when there is no room for some, one. */
 static int locked_grow(struct keep *keep)
 {
@@ -219,8 +210,8 @@ static int locked_grow(struct keep *keep)
         for (; n > 0; n = n > 1 ? 1 : 0) {
                 if (keep->slabs + n > limit)
                         continue;
-                r = preallocate(keep->fd, (uint64_t)keep->slabs * KEEP_SLAB,
-                                (uint64_t)(keep->slabs + n) * KEEP_SLAB);
+                r = mapped_file_reserve(keep->fd, (off_t)keep->slabs * KEEP_SLAB,
+                                        (off_t)(keep->slabs + n) * KEEP_SLAB);
                 if (r == 0)
                         r = map_slabs(keep, keep->slabs, keep->slabs + n);
                 if (r == 0)
@@ -430,31 +421,16 @@ void keep_close(struct keep *keep)
         free(keep);
 }
 
-static int new_file(int dirfd, const char *name)
-{
-        int fd;
-
-        if (dirfd < 0) {
-                fd = memfd_create(name, MFD_CLOEXEC);
-                return fd < 0 ? -errno : fd;
-        }
-        /* Unlinked, not truncated: whoever may still have an old one mapped would get SIGBUS. */
-        if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
-                return -errno;
-        fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        return fd < 0 ? -errno : fd;
-}
-
 int keep_create(int dirfd, const char *name, struct keep **ret_keep)
 {
         struct keep *keep = NULL;
         struct keep_head *head;
         int fd, r;
 
-        fd = new_file(dirfd, name);
+        fd = mapped_file_new(dirfd, name);
         if (fd < 0)
                 return fd;
-        r = preallocate(fd, 0, KEEP_SLAB);
+        r = mapped_file_reserve(fd, 0, KEEP_SLAB);
         if (r == 0)
                 r = make_keep(fd, KEEP_SLAB, &keep);
         if (r < 0) {
@@ -539,7 +515,7 @@ static int usable_slabs(int fd, uint32_t *ret_slabs, uint32_t *ret_missing)
         else
                 end = MIN(end, said); /* behind that may be what was added and not used yet */
         /* Somebody may have made holes in it. */
-        if (said == 0 || preallocate(fd, 0, end * KEEP_SLAB) < 0) {
+        if (said == 0 || mapped_file_reserve(fd, 0, end * KEEP_SLAB) < 0) {
                 hole = lseek(fd, 0, SEEK_HOLE);
                 if (hole < 0)
                         return -errno;

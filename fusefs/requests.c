@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cobj/mapped_file.h"
+
 #define NAME       "requests"
 #define MAGIC      UINT64_C(0x0a7371657232346b) /* "k42reqs\n" */
 #define PAGE       4096
@@ -197,14 +199,10 @@ int requests_create(int dirfd, unsigned threads, unsigned max_write, struct requ
         struct requests *requests;
         int fd, r;
 
-        if (dirfd >= 0 && unlinkat(dirfd, NAME, 0) < 0 && errno != ENOENT)
-                return -errno;
-        fd = dirfd < 0 ? memfd_create(NAME, MFD_CLOEXEC)
-                       : openat(dirfd, NAME, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        fd = mapped_file_new(dirfd, NAME);
         if (fd < 0)
-                return -errno;
-        /* a hole could be a SIGBUS */
-        r = -posix_fallocate(fd, 0, (off_t)file_size(n_slots, buffer_size));
+                return fd;
+        r = mapped_file_reserve(fd, 0, (off_t)file_size(n_slots, buffer_size));
         if (r == 0)
                 r = map(fd, n_slots, buffer_size, &requests);
         if (r < 0) {
