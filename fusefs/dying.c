@@ -37,19 +37,14 @@ static bool read_task(pid_t pid, const char *tid, const char *file, char *ret_te
         return n > 0;
 }
 
-/* "PID (COMM) STATE … EXIT_CODE": true if the state is that of a zombie.  The code is 0 to whoever may not
- * trace it, which an ordinary user's holder may not; then the status stays: nobody who is looked at here has
- * exited with 0. */
+/* "PID (COMM) STATE … EXIT_CODE": true if the state is that of a zombie. */
 static bool parse_zombie(const char *stat, int *ret_status)
 {
         const char *comm_end = strrchr(stat, ')'), *last = strrchr(stat, ' ');
-        int status;
 
         if (!comm_end || !last || comm_end[1] != ' ' || comm_end[2] != 'Z')
                 return false;
-        status = (int)strtol(last + 1, NULL, 10);
-        if (status != 0)
-                *ret_status = status;
+        *ret_status = (int)strtol(last + 1, NULL, 10);
         return true;
 }
 

@@ -5,5 +5,5 @@
 #include <sys/types.h>
 
 /* True if nothing of the process is left but its first thread, as a zombie, and its teller.  `ret_status`: as
- * from waitpid(), as far as it can be seen. */
+ * from waitpid(), but 0 also if we may not trace it, which an ordinary user's holder may not. */
 bool worker_is_as_good_as_dead(pid_t pid, int *ret_status);

@@ -564,6 +564,15 @@ static void reap(struct holder *h)
                 }
 }
 
+/* What it must have been if 0 is all that can be seen of a worker's end (dying.h). */
+static int guess_status(const struct holder *h, int status)
+{
+        if (status != 0 || h->end_said)
+                return status;
+        return h->state == HOLDER_STOPPING || h->state == HOLDER_LEAVING ? W_EXITCODE(LINK_EXIT_STOPPED, 0)
+                                                                          : SIGKILL;
+}
+
 /* The worker dies, but its teller waits in the kernel for what only the next worker can do (teller.h). */
 static void look_at_dying(struct holder *h)
 {
@@ -571,7 +580,7 @@ static void look_at_dying(struct holder *h)
 
         reap(h);
         if (h->dying && h->worker > 0 && worker_is_as_good_as_dead(h->worker, &status))
-                bury(h, status);
+                bury(h, guess_status(h, status));
 }
 
 static void read_signals(struct holder *h)
