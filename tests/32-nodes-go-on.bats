@@ -40,8 +40,10 @@ in_namespace() {
 @test "the same for an ordinary user, who has no file handles" {
     [ -x /usr/bin/python3 ] || skip "no python3 for an ordinary user"
     k42_skip_unless_nobody_mounts
-    k42_in_namespace 120 in_namespace
+    run k42_in_namespace 120 in_namespace
+    echo "$output"
     cat "$S/log.user"
+    [ "$status" = 0 ]
     [ "$(grep -vc 'the worker was killed by signal 9' "$S/log.user")" = 0 ]
     [ "$(cat "$S/status")" = 0 ]
     [ ! -e "$S/run/state" ]
