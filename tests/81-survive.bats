@@ -175,8 +175,9 @@ upgraded() {
 stalls() {
     local first=()
     [ -z "${K42_SOAK:-}" ] || [ "$(id -u)" != 0 ] || first=(nice -n -20)
+    mkdir "$S/beside"
     run -0 timeout 2400 "${first[@]}" "$K42_BUILD/tests/survive/stalls" --holder="$K42_HOLDER" --ctl="$K42CTL" \
-        --binary="$S/k42fs.new" "$@" "$S/mnt"
+        --binary="$S/k42fs.new" --beside="$S/beside" "$@" "$S/mnt"
     echo "# $BATS_TEST_DESCRIPTION" >&3
     printf '#   %s\n' "${lines[@]}" >&3
 }

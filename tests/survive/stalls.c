@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * stalls --kill=N --holder=PID           [--every=MS] [--goal=MS] MOUNTPOINT
+ * stalls --kill=N --holder=PID           [--every=MS] [--goal=MS] [--beside=DIRECTORY] MOUNTPOINT
  * stalls --upgrade=N --ctl=K42CTL --binary=PROGRAM  (likewise)
  *
  * How long a client waits when the worker dies, or another program takes over.  Two threads do stat, open,
@@ -13,6 +13,9 @@
  * and their median, 99th percentile and maximum are printed, with a histogram.  With --goal the p99 (of
  * "killed -> served", or of the stalls of upgrades) is compared, which is said and no more: it depends on
  * what else the machine does.  Ends with 1 if a call failed, or nobody served within 60 s.
+ *
+ * With --beside=DIRECTORY a third thread does the same there, without a file system of ours between: what its
+ * calls wait for is the machine's.  A call that lasts longer than a second is told, with what everybody waits for.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,20 +36,24 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CLIENTS    2
+#define CLIENTS    2 /* and one more beside */
 #define EVENTS_MAX 100000
 #define BLOCK      512
 #define PATIENCE_S 60
+#define SLOW_NS    INT64_C(1000000000)
 
 struct client {
         pthread_t thread;
         char path[4096];
+        bool beside;
         _Atomic int64_t began;   /* ns; the call that runs now */
+        const char *_Atomic call;
         _Atomic int64_t longest; /* ns; of those that ended since the main thread has set it to 0 */
         uint64_t calls;
 };
 
-static struct client clients[CLIENTS];
+static struct client clients[CLIENTS + 1];
+static int n_clients = CLIENTS;
 static atomic_bool over, failed;
 
 /* What the main thread waits for: a call that begins after `dead` (0: nothing yet) ends at `served`. */
@@ -62,13 +69,14 @@ static int64_t now_ns(void)
 
 /* ---- the clients ---- */
 
-static void begin(struct client *client)
+static void begin(struct client *client, const char *call)
 {
+        atomic_store(&client->call, call);
         atomic_store(&client->began, now_ns());
 }
 
 /* The end of a call that returned `r`. */
-static bool ended(struct client *client, const char *what, long r)
+static bool ended(struct client *client, long r)
 {
         const int err = errno;
         const int64_t began = atomic_load(&client->began), now = now_ns(), died = atomic_load(&dead);
@@ -76,12 +84,12 @@ static bool ended(struct client *client, const char *what, long r)
 
         if (now - began > atomic_load(&client->longest))
                 atomic_store(&client->longest, now - began);
-        if (died != 0 && began > died)
+        if (died != 0 && began > died && !client->beside)
                 atomic_compare_exchange_strong(&served, &none, now);
         client->calls++;
         if (r >= 0)
                 return true;
-        fprintf(stderr, "WRONG: %s: %s: %s\n", client->path, what, strerror(err));
+        fprintf(stderr, "WRONG: %s: %s: %s\n", client->path, atomic_load(&client->call), strerror(err));
         atomic_store(&failed, true);
         return false;
 }
@@ -92,21 +100,21 @@ static bool one_round(struct client *client)
         char block[BLOCK];
         int fd;
 
-        begin(client);
-        if (!ended(client, "stat", statx(AT_FDCWD, client->path, AT_STATX_FORCE_SYNC, STATX_ALL, &st)))
+        begin(client, "stat");
+        if (!ended(client, statx(AT_FDCWD, client->path, AT_STATX_FORCE_SYNC, STATX_ALL, &st)))
                 return false;
-        begin(client);
+        begin(client, "open");
         fd = open(client->path, O_RDWR | O_CLOEXEC);
-        if (!ended(client, "open", fd))
+        if (!ended(client, fd))
                 return false;
-        begin(client);
-        if (!ended(client, "read", pread(fd, block, sizeof block, 0)))
+        begin(client, "read");
+        if (!ended(client, pread(fd, block, sizeof block, 0)))
                 return false;
-        begin(client);
-        if (!ended(client, "write", pwrite(fd, block, sizeof block, 0)))
+        begin(client, "write");
+        if (!ended(client, pwrite(fd, block, sizeof block, 0)))
                 return false;
-        begin(client);
-        return ended(client, "close", close(fd));
+        begin(client, "close");
+        return ended(client, close(fd));
 }
 
 static void *run_client(void *data)
@@ -116,15 +124,17 @@ static void *run_client(void *data)
         return NULL;
 }
 
-static int start_clients(const char *directory)
+static int start_clients(const char *directory, const char *beside)
 {
         static const char block[BLOCK] = "stalls";
 
-        for (int i = 0; i < CLIENTS; i++) {
+        n_clients += beside != NULL;
+        for (int i = 0; i < n_clients; i++) {
                 struct client *client = &clients[i];
                 int fd;
 
-                snprintf(client->path, sizeof client->path, "%s/stalls.%d", directory, i);
+                snprintf(client->path, sizeof client->path, "%s/stalls.%d", i < CLIENTS ? directory : beside, i);
+                client->beside = i >= CLIENTS;
                 fd = open(client->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
                 if (fd < 0 || write(fd, block, BLOCK) != BLOCK) {
                         fprintf(stderr, "stalls: %s: %s\n", client->path, strerror(errno));
@@ -142,9 +152,9 @@ static uint64_t end_clients(void)
         uint64_t calls = 0;
 
         atomic_store(&over, true);
-        for (int i = 0; i < CLIENTS; i++) {
+        for (int i = 0; i < n_clients; i++) {
                 pthread_join(clients[i].thread, NULL);
-                calls += clients[i].calls;
+                calls += i < CLIENTS ? clients[i].calls : 0;
                 unlink(clients[i].path);
         }
         return calls;
@@ -263,10 +273,10 @@ struct plan {
         unsigned kills, upgrades;
         int every, goal;
         pid_t holder;
-        const char *ctl, *binary, *mountpoint;
+        const char *ctl, *binary, *mountpoint, *beside;
 };
 
-static int64_t stalls[EVENTS_MAX], serves[EVENTS_MAX];
+static int64_t stalls[EVENTS_MAX], serves[EVENTS_MAX], beside[EVENTS_MAX];
 
 static bool wait_until_served(void)
 {
@@ -287,7 +297,7 @@ static bool one_event(const struct plan *plan, unsigned n)
 {
         int64_t at;
 
-        for (int i = 0; i < CLIENTS; i++)
+        for (int i = 0; i < n_clients; i++)
                 atomic_store(&clients[i].longest, 0);
         atomic_store(&dead, 0);
         atomic_store(&served, 0);
@@ -303,28 +313,69 @@ static bool one_event(const struct plan *plan, unsigned n)
         for (int i = 0; i < CLIENTS; i++)
                 if (atomic_load(&clients[i].longest) > stalls[n])
                         stalls[n] = atomic_load(&clients[i].longest);
+        beside[n] = atomic_load(&clients[CLIENTS].longest);
         return true;
+}
+
+/* What the threads of process `pid` wait for, in the kernel. */
+static void tell_waits(pid_t pid)
+{
+        char command[256];
+
+        snprintf(command, sizeof command,
+                 "for t in /proc/%d/task/*; do echo \"  $(cat $t/comm) ${t##*/}: $(cat $t/stat | cut -d ' ' -f 3) "
+                 "$(tr '\\n' ' ' <$t/stack)\"; done >&2", (int)pid);
+        if (system(command) != 0)
+                fprintf(stderr, "  (nothing known of %d)\n", (int)pid);
+}
+
+/* Tells of each call that has lasted for longer than SLOW_NS. */
+static void *watch(void *data)
+{
+        const struct plan *plan = data;
+        int64_t told[CLIENTS + 1] = {0};
+
+        for (; !atomic_load(&over); pause_ms(100)) {
+                for (int i = 0; i < n_clients; i++) {
+                        const int64_t began = atomic_load(&clients[i].began);
+
+                        if (began == told[i] || began == 0 || now_ns() - began < SLOW_NS)
+                                continue;
+                        told[i] = began;
+                        fprintf(stderr, "slow: %s of %s\n", atomic_load(&clients[i].call), clients[i].path);
+                        tell_waits(getpid());
+                        tell_waits(plan->holder);
+                        tell_waits(find_worker(plan->holder));
+                }
+        }
+        return NULL;
 }
 
 static int run(const struct plan *plan)
 {
         const unsigned n = plan->kills + plan->upgrades;
+        pthread_t watcher;
         unsigned done = 0;
         uint64_t calls;
         double p99;
 
-        if (start_clients(plan->mountpoint) < 0)
+        if (start_clients(plan->mountpoint, plan->beside) < 0)
+                return 1;
+        if (pthread_create(&watcher, NULL, watch, (void *)plan) != 0)
                 return 1;
         while (done < n && !atomic_load(&failed) && one_event(plan, done)) {
                 done++;
                 pause_ms(plan->every / 2 + (plan->every > 1 ? rand() % plan->every : 0));
         }
         calls = end_clients();
+        pthread_join(watcher, NULL);
         if (done < n || atomic_load(&failed))
                 return 1;
         printf("%u %s, %llu calls of clients, 0 failed\n", n, plan->kills > 0 ? "kills" : "upgrades",
                (unsigned long long)calls);
         p99 = print_figures("longest stall", stalls, n);
+        if (plan->beside)
+                print_figures("the same without us between", beside, n);
         if (plan->kills > 0)
                 p99 = print_figures("killed -> served", serves, n);
         if (plan->goal > 0)
@@ -338,7 +389,8 @@ int main(int argc, char **argv)
                 {"kill", required_argument, NULL, 'k'},   {"upgrade", required_argument, NULL, 'u'},
                 {"every", required_argument, NULL, 'e'},  {"goal", required_argument, NULL, 'g'},
                 {"holder", required_argument, NULL, 'h'}, {"ctl", required_argument, NULL, 'c'},
-                {"binary", required_argument, NULL, 'b'}, {0},
+                {"binary", required_argument, NULL, 'b'}, {"beside", required_argument, NULL, 'd'},
+                {0},
         };
         struct plan plan = {.every = 100};
         int c;
@@ -352,6 +404,7 @@ int main(int argc, char **argv)
                 case 'h': plan.holder = atoi(optarg); break;
                 case 'c': plan.ctl = optarg; break;
                 case 'b': plan.binary = optarg; break;
+                case 'd': plan.beside = optarg; break;
                 default: return 2;
                 }
         }
