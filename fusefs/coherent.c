@@ -42,6 +42,7 @@
 #include "fusefs/coherent_events.h"
 #include "fusefs/coherent_marks.h"
 #include "fusefs/dir_linux_fs.h"
+#include "fusefs/link.h"
 #include "fusefs/node_table.h"
 #include "fusefs/timeouts.h"
 
@@ -77,7 +78,7 @@ struct coherent {
         /* The thread's alone. */
         guint mounts;
         bool lost;    /* events: everything is to be forgotten */
-        bool resumed; /* by the death of an earlier daemon */
+        bool resumed; /* after an earlier worker, who may have read events that it did not tell of */
         uint64_t batch;
         struct memo memo[MEMO_SLOTS];
         char buf[READ_SIZE];
@@ -271,7 +272,7 @@ static void tell_all_of(struct coherent *c, struct server_file *file)
         tell_file(c, file, true);
 }
 
-/* The files that the kernel writes to by itself since an earlier daemon, whose marks went with it. */
+/* The files that the kernel writes to by itself since an earlier worker: its marks were taken off. */
 static void mark_written(struct server_file *file)
 {
         if (atomic_load(&file->opens.writers) > 0) {
@@ -400,9 +401,53 @@ static void *coherent_thread(void *data)
 
 /* ---- life ---- */
 
+/* What is parked under PARK_COHERENT. */
+enum {
+        GROUP_NAMES = 1,
+        GROUP_FILES,
+};
+
+/* The groups of the worker before, or -ENOENT. */
+static int adopt_groups(struct coherent *c)
+{
+        const int names = link_take_parked(c->mount->link, park_key(PARK_COHERENT, GROUP_NAMES));
+        const int files = link_take_parked(c->mount->link, park_key(PARK_COHERENT, GROUP_FILES));
+        int r = -ENOENT;
+
+        if (names >= 0 && files >= 0) {
+                r = coherent_marks_adopt(&c->marks, names, files);
+                if (r < 0)
+                        coherent_marks_clear(&c->marks);
+                return r;
+        }
+        if (names >= 0)
+                close(names);
+        if (files >= 0)
+                close(files);
+        return r;
+}
+
+/* The kernel takes some 20 ms to end a group with a file system's mark (it waits until nobody can be looking at
+ * the mark any more), and a process is dead only after that.  So the holder has the groups open, too: those who
+ * wait for the next worker do not wait for this. */
+static int open_groups(struct coherent *c)
+{
+        int r = adopt_groups(c);
+
+        if (r == 0)
+                return 0;
+        r = coherent_marks_init(&c->marks);
+        if (r < 0)
+                return r;
+        /* Without the holder it takes those 20 ms, no more. */
+        (void)link_send_park(c->mount->link, park_key(PARK_COHERENT, GROUP_NAMES), c->marks.names_fd);
+        (void)link_send_park(c->mount->link, park_key(PARK_COHERENT, GROUP_FILES), c->marks.files_fd);
+        return 0;
+}
+
 static int open_fds(struct coherent *c)
 {
-        int r = coherent_marks_init(&c->marks);
+        int r = open_groups(c);
 
         if (r < 0)
                 return r;
@@ -442,7 +487,7 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
                 return -ENOMEM;
         c->mount = mount;
         c->self = getpid();
-        c->lost = c->resumed = mount->resume; /* nobody watched */
+        c->lost = c->resumed = mount->resume;
         r = open_fds(c);
         if (r == 0) {
                 fd = node_fd_get(root);

@@ -48,6 +48,21 @@ int coherent_marks_init(struct coherent_marks *marks)
         return 0;
 }
 
+int coherent_marks_adopt(struct coherent_marks *marks, int names_fd, int files_fd)
+{
+        const int fds[] = {names_fd, files_fd};
+        int r = 0;
+
+        marks->names_fd = names_fd;
+        marks->files_fd = files_fd;
+        g_mutex_init(&marks->lock);
+        atomic_init(&marks->count, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++)
+                if (fanotify_mark(fds[i], FAN_MARK_FLUSH, 0, AT_FDCWD, NULL) < 0) /* inodes' marks */
+                        r = -errno;
+        return r;
+}
+
 void coherent_marks_clear(struct coherent_marks *marks)
 {
         close(marks->names_fd);

@@ -38,6 +38,11 @@ struct coherent_marks {
 /* Opens the groups.  Returns 0 or -errno: -EPERM without CAP_SYS_ADMIN, -EINVAL before Linux 5.9,
  * -ENOSYS without fanotify, -EMFILE when the user has too many groups. */
 int coherent_marks_init(struct coherent_marks *marks);
+
+/* Goes on with the groups of an earlier process, which are `marks`' from then on; also when this fails.  Nobody's
+ * events are ignored any more, and the file systems must be marked again.  Returns 0; -EINVAL if they are no
+ * fanotify groups. */
+int coherent_marks_adopt(struct coherent_marks *marks, int names_fd, int files_fd);
 void coherent_marks_clear(struct coherent_marks *marks); /* idempotent after init */
 
 /* Marks the file system of `fd` (O_PATH will do), which is on `dev`, if that was not tried yet.

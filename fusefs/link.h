@@ -84,6 +84,7 @@ enum park_kind {
         PARK_DESCRIPTION, /* backing descriptor of a description, by its id */
         PARK_STATE,       /* one of the files of the state directory, see worker_state.c */
         PARK_ACCOUNT,     /* memfd of a client's account, by its id */
+        PARK_COHERENT,    /* a fanotify group, see coherent.c */
 };
 
 /* Ids are GENERATION << 32 | INDEX; their upper eight bits are free in a key only if a generation has no
