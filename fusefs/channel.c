@@ -379,6 +379,14 @@ int channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data)
                     : notify(channel, FUSE_NOTIFY_INVAL_INODE, iov, G_N_ELEMENTS(iov));
 }
 
+int channel_inval_listing(struct channel *channel, fuse_ino_t ino)
+{
+        struct fuse_notify_inval_inode_out body = {.ino = ino, .off = 0};
+        struct iovec iov[] = {{NULL, 0}, {&body, sizeof body}};
+
+        return notify(channel, FUSE_NOTIFY_INVAL_INODE, iov, G_N_ELEMENTS(iov));
+}
+
 int channel_inval_entry(struct channel *channel, fuse_ino_t parent, const char *name, bool expire)
 {
         const size_t len = strlen(name);

@@ -95,6 +95,10 @@ void channel_forget_attributes(struct channel *channel, fuse_ino_t ino);
  * Returns 0 or -errno; -ENOENT (the kernel does not know the node) is usual. */
 int channel_inval_inode(struct channel *channel, fuse_ino_t ino, bool data);
 
+/* The kernel forgets what it has cached of the listing of directory `ino`, and its attributes.  Waits for nobody:
+ * a page of a listing is locked only while it is copied.  So a serving thread may call it.  Returns as above. */
+int channel_inval_listing(struct channel *channel, fuse_ino_t ino);
+
 /* The kernel forgets what `name` in the directory `parent` is, or that it is nothing; if it knew,
  * it forgets the directory's attributes, too.  Waits for all lookups in the directory that are
  * under way, so the same care is needed.  `expire`: it only has to ask before it uses the name

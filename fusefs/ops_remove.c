@@ -115,12 +115,13 @@ struct place {
 
 /* A directory that has got another parent has another "..", which changes neither its times nor
  * anything else by which the kernel could tell that a listing that it has cached is out of date.
- * Nobody waits for us with a page of it: so this may be done while the rename is being served. */
+ * Nobody waits for us with a page of it: so this may, and must, be done while the rename is being served and its
+ * caller has the locks of both parents. */
 static void moved(struct server_file *file, const struct place *from, const struct place *to)
 {
         if (server_file_is_dir(file) && from->dir != to->dir) {
                 contents_forget(&file->contents);
-                channel_inval_inode(file->table->mount->channel, file->id, true);
+                channel_inval_listing(file->table->mount->channel, file->id);
         }
 }
 

@@ -16,6 +16,7 @@ struct teller {
         pthread_t thread;
         pthread_mutex_t lock; /* everything below */
         pthread_cond_t changed;
+        bool taken;              /* somebody's message is here until he has its result */
         const struct iovec *iov; /* NULL: nothing to do */
         int count;
         ssize_t result;
@@ -95,12 +96,17 @@ ssize_t teller_write(struct teller *teller, const struct iovec *iov, int count)
         ssize_t result;
 
         pthread_mutex_lock(&teller->lock);
+        while (teller->taken)
+                pthread_cond_wait(&teller->changed, &teller->lock);
+        teller->taken = true;
         teller->iov = iov;
         teller->count = count;
         pthread_cond_broadcast(&teller->changed);
         while (teller->iov)
                 pthread_cond_wait(&teller->changed, &teller->lock);
         result = teller->result;
+        teller->taken = false;
+        pthread_cond_broadcast(&teller->changed);
         pthread_mutex_unlock(&teller->lock);
         return result;
 }

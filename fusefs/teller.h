@@ -19,8 +19,9 @@ struct teller;
 /* Starts the thread on the /dev/fuse descriptor `fd`, which stays the caller's.  Returns 0 or -errno. */
 int teller_start(int fd, struct teller **ret_teller);
 
-/* Has the thread write a message, and waits for it.  Returns what writev() does, or -errno.  From one thread
- * at a time, but the teller's. */
+/* Has the thread write a message, and waits for it, after those of others who came before.  Returns what writev()
+ * does, or -errno.  Thread-safe; but not from a thread that serves a request: one of the others may wait for a
+ * lock that the caller of that request holds. */
 ssize_t teller_write(struct teller *teller, const struct iovec *iov, int count);
 
 /* Ends the thread, after what it is doing.  NULL is ignored. */

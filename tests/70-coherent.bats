@@ -321,6 +321,37 @@ for i in range(10000):
     eventually 2 only f "$S/mnt/d"
 }
 
+@test "directories are moved while others change what is in the same places: nobody waits for ever" {
+    local others
+    coherent_mount io=cached
+    mkdir "$S/src/a" "$S/src/b" "$S/src/a/d" "$S/src/a/e"
+    timeout 60 python3 -c 'import os, sys
+src, mnt = sys.argv[1:]
+while True:
+    for where in "a", "b":
+        for name in "1", "2", "3":
+            open(f"{src}/{where}/{name}", "w").close()
+            try:
+                os.stat(f"{mnt}/{where}/{name}")
+            except FileNotFoundError:
+                pass # it is seen in a moment
+            os.unlink(f"{src}/{where}/{name}")' "$S/src" "$S/mnt" 2>"$S/others" 3>&- &
+    STORM=$!
+    timeout 60 python3 -c 'import os, sys, time
+mnt = sys.argv[1]
+until = time.monotonic() + 4
+while time.monotonic() < until:
+    for name in "d", "e":
+        os.listdir(f"{mnt}/a/{name}")
+        os.rename(f"{mnt}/a/{name}", f"{mnt}/b/{name}")
+    for name in "d", "e":
+        os.rename(f"{mnt}/b/{name}", f"{mnt}/a/{name}")' "$S/mnt"
+    kill "$STORM"
+    wait "$STORM" || true
+    STORM=
+    [ ! -s "$S/others" ]
+}
+
 # storm: until the test ends, others change what several programs look at through the mount
 storm() {
     python3 "$TOOLS/race.py" "$S/src" "$S/mnt" --seconds 60 >/dev/null 2>&1 3>&- &
@@ -353,6 +384,30 @@ end_storm() {
         [ ! -e "$S/state" ]
         rm -rf "$S/src"/*
     done
+}
+
+@test "the mount's end while a request is stuck, and the thread with it" {
+    local status=0 stuck below holder
+    coherent_mount io=cached
+    holder=$K42_HOLDER
+    mkdir "$S/below" "$S/src/sub"
+    k42_mount -o attr_timeout=0 "$S/below" "$S/src/sub" "$S/state2"
+    below=(${K42_HOLDER:?} $(pgrep -P "$K42_HOLDER"))
+    [ ! -e "$S/mnt/new" ]
+    kill -STOP "${below[@]}"
+    timeout 30 stat "$S/mnt/sub" >/dev/null 2>"$S/stuck" 3>&- & # has the lock of the root until it is answered
+    stuck=$!
+    sleep 0.2
+    touch "$S/src/new" # the thread waits for that lock
+    sleep 0.2
+    k42_expect_log 'a request is stuck; ending the connection'
+    kill -TERM "$holder"
+    wait "$stuck" || status=$?
+    kill -CONT "${below[@]}"
+    [ $status = 1 ]
+    cat "$S/stuck"
+    grep -E 'not connected|abort' "$S/stuck"
+    grep 'a request is stuck; ending the connection' "$S/log.0"
 }
 
 @test "file systems below SOURCE" {
