@@ -34,7 +34,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,6 +42,7 @@
 #include "fusefs/coherent_marks.h"
 #include "fusefs/dir_linux_fs.h"
 #include "fusefs/link.h"
+#include "fusefs/mount_point.h"
 #include "fusefs/node_table.h"
 #include "fusefs/timeouts.h"
 
@@ -536,16 +536,13 @@ static bool join(struct coherent *c, int ms)
 /* Ends all requests, and so what the thread waits for. */
 static void abort_connection(struct coherent *c)
 {
-        char path[80];
-        int fd;
+        const char *mountpoint = c->mount->options.mountpoint;
+        int r;
 
-        g_snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", minor(c->mount->dev));
-        g_message("%s: a request is stuck; ending the connection", c->mount->options.mountpoint);
-        fd = open(path, O_WRONLY | O_CLOEXEC);
-        if (fd < 0 || write(fd, "1", 1) < 0)
-                g_warning("%s: cannot be written: %s", path, g_strerror(errno));
-        if (fd >= 0)
-                close(fd);
+        g_message("%s: a request is stuck; ending the connection", mountpoint);
+        r = mount_point_abort(mountpoint, c->mount->dev);
+        if (r < 0)
+                g_warning("%s: the connection cannot be ended: %s", mountpoint, g_strerror(-r));
 }
 
 void coherent_stop(struct coherent *c, bool for_good)

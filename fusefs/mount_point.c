@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -357,4 +358,20 @@ void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended)
                 say(mountpoint, "unmount failed: fusermount3 cannot be run", -r);
         else if (program_wait(pid, stderr_fd, NULL, 0) != 0 && mount_point_is(mountpoint, dev))
                 g_warning("%s: unmount failed: fusermount3 refused", mountpoint);
+}
+
+int mount_point_abort(const char *mountpoint, dev_t dev)
+{
+        char path[80];
+        int fd, r;
+
+        snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", minor(dev));
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        r = fd < 0 || write(fd, "1", 1) < 0 ? -errno : 0;
+        if (fd >= 0)
+                close(fd);
+        if (r == 0 || !mount_point_is(mountpoint, dev))
+                return r;
+        /* Of a busy mount that fails, but the connection has been ended then. */
+        return umount2(mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW) < 0 && errno != EBUSY ? -errno : 0;
 }

@@ -22,5 +22,10 @@ int mount_point_mount(const struct k42_options *options, int *ret_fd, dev_t *ret
  * a dead mount is taken off. */
 void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended);
 
+/* Ends the connection of the mount with st_dev `dev`: every request that waits fails, with ECONNABORTED or ENOTCONN.
+ * By fusectl (Documentation/filesystems/fuse.rst), or if nobody has mounted that, by a forced umount.  For root.
+ * Returns 0 or -errno. */
+int mount_point_abort(const char *mountpoint, dev_t dev);
+
 /* True if the topmost mount at `mountpoint` has st_dev `dev`.  Asks the kernel only. */
 bool mount_point_is(const char *mountpoint, dev_t dev);

@@ -223,13 +223,21 @@ k42_objects_are_one() {
 # k42_check [MOUNTPOINT]: P6, `k42ctl check` finds no difference.
 k42_check() { timeout 60 "$K42CTL" check "${1:-$S/mnt}"; }
 
+# k42_abort MINOR: ends a connection of which somebody is left whom no signal reaches.
+k42_abort() {
+    local at=/sys/fs/fuse/connections
+    [ -e "$at/$1" ] || mount -t fusectl fusectl "$at" 2>/dev/null
+    [ ! -e "$at/$1" ] || echo 1 >"$at/$1/abort"
+}
+
 # Ends and checks everything; call it in teardown().
 k42_cleanup() {
-    local d keeper mnt log i bad=0 line re known holder
+    local d keeper mnt log i bad=0 line re known holder minor
     cd /
     for d in "${K42_DAEMONS[@]}"; do
         IFS=: read -r keeper mnt log <<<"$d"
         if kill -0 "$keeper" 2>/dev/null; then
+            minor=$(awk -v at="$mnt" '$5 == at { split($3, n, ":"); print n[2] }' /proc/self/mountinfo | tail -n 1)
             timeout 10 umount "$mnt" 2>/dev/null || timeout 10 fusermount3 -u "$mnt" 2>/dev/null ||
                 { umount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt"; }
             for ((i = 0; i < 200; i++)); do kill -0 "$keeper" 2>/dev/null || break; sleep 0.05; done
@@ -239,6 +247,7 @@ k42_cleanup() {
                     kill -KILL "$holder" $(pgrep -P "$holder") 2>/dev/null
                 done
                 kill -KILL "$keeper" 2>/dev/null; bad=1
+                [ -z "$minor" ] || k42_abort "$minor"
             fi
         fi
         wait "$keeper" 2>/dev/null
