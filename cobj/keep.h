@@ -45,8 +45,8 @@ enum keep_type {
         KEEP_HANDLE,      /* cobj/xobj.h */
         KEEP_DESCRIPTION, /* lazy/description.h */
         KEEP_HOLDER,      /* lazy/lazy_state.h */
-        KEEP_NODE,        /* fusefs/kept_node.h */
-        KEEP_LINK,        /* fusefs/kept_node.h: a name of a node */
+        KEEP_NODE,        /* fusefs/resume/kept_node.h */
+        KEEP_LINK,        /* fusefs/resume/kept_node.h: a name of a node */
         KEEP_TYPES,
 };
 
@@ -55,7 +55,7 @@ enum keep_word {
         KEEP_WORD_HANDLE_IDS,
         KEEP_WORD_DESCRIPTION_IDS,
         KEEP_WORD_NODE_IDS,
-        KEEP_WORD_BACKING_SEARCH, /* fusefs/passthrough.c */
+        KEEP_WORD_BACKING_SEARCH, /* fusefs/node/passthrough.c */
         KEEP_WORD_CHECKS = 8, /* of the first four, see id_table_keep() */
         KEEP_WORDS = 16,      /* room in the head */
 };

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fusefs/requests.h"
+#include "fusefs/resume/requests.h"
 
 #define VISITS_MAX 1000000
 

@@ -13,10 +13,10 @@
 #include "ctl/control_protocol.h"
 #include "fusefs/daemon.h"
 #include "fusefs/failpoint.h"
-#include "fusefs/holder.h"
+#include "fusefs/holder/holder.h"
 #include "fusefs/options.h"
-#include "fusefs/service.h"
-#include "fusefs/worker.h"
+#include "fusefs/holder/service.h"
+#include "fusefs/worker/worker.h"
 
 /* A hard limit of descriptors below this is somebody's wish; others are raised as far as we may. */
 #define NOFILE_DELIBERATE 4096

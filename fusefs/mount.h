@@ -16,8 +16,8 @@
 #include "cobj/keep.h"
 #include "cobj/store.h"
 #include "cobj/xobj.h"
-#include "fusefs/doubtful.h"
-#include "fusefs/idle_backing.h"
+#include "fusefs/resume/doubtful.h"
+#include "fusefs/node/idle_backing.h"
 #include "lazy/description.h"
 
 struct blocked;

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fusefs/fork_mode.h"
+#include "fusefs/control/fork_mode.h"
 #include "fusefs/mount_point.h"
-#include "fusefs/timeouts.h"
+#include "fusefs/node/timeouts.h"
 
 #define THREADS_DEFAULT 10
 #define THREADS_MIN     2 /* one may have to wait for another */

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fusefs/channel.h"
-#include "fusefs/coherent.h"
+#include "fusefs/worker/channel.h"
+#include "fusefs/coherent/coherent.h"
 #include "fusefs/failpoint.h"
-#include "fusefs/node.h"
+#include "fusefs/node/node.h"
 #include "lazy/account.h"
 
 struct client {

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fusefs/revoke.h"
+#include "fusefs/control/revoke.h"
 #include "tests/control/fake_daemon.h"
 
 char fake_revoked[256];

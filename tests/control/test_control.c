@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "ctl/control_protocol.h"
-#include "fusefs/control.h"
-#include "fusefs/control_listen.h"
+#include "fusefs/control/control.h"
+#include "fusefs/control/control_listen.h"
 #include "fusefs/state_dir.h"
 #include "tests/control/fake_daemon.h"
 

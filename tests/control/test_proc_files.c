@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fusefs/proc_files.h"
+#include "fusefs/control/proc_files.h"
 
 struct fixture {
         char *path;

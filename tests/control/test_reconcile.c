@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fusefs/reconcile.h"
+#include "fusefs/control/reconcile.h"
 #include "tests/control/fake_daemon.h"
 
 #define SECOND G_TIME_SPAN_SECOND

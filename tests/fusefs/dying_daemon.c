@@ -12,11 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fusefs/channel.h"
-#include "fusefs/link.h"
-#include "fusefs/node_resume.h"
-#include "fusefs/ops.h"
-#include "fusefs/proc_files.h"
+#include "fusefs/worker/channel.h"
+#include "fusefs/holder/link.h"
+#include "fusefs/resume/node_resume.h"
+#include "fusefs/ops/ops.h"
+#include "fusefs/control/proc_files.h"
 
 /* ---- the holder ---- */
 

@@ -8,9 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "fusefs/dir_linux_fs.h"
+#include "fusefs/node/dir_linux_fs.h"
 #include "fusefs/mount.h"
-#include "fusefs/node_table.h"
+#include "fusefs/node/node_table.h"
 
 struct said {
         uint64_t ids[16];

@@ -6,9 +6,9 @@
  */
 #include <glib/gstdio.h>
 
-#include "fusefs/dir_linux_fs.h"
-#include "fusefs/node_table.h"
-#include "fusefs/ops.h"
+#include "fusefs/node/dir_linux_fs.h"
+#include "fusefs/node/node_table.h"
+#include "fusefs/ops/ops.h"
 
 struct fixture {
         char *source;

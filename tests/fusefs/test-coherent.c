@@ -12,13 +12,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fusefs/channel.h"
-#include "fusefs/coherent.h"
-#include "fusefs/coherent_events.h"
-#include "fusefs/coherent_marks.h"
-#include "fusefs/dir_linux_fs.h"
-#include "fusefs/node_table.h"
-#include "fusefs/timeouts.h"
+#include "fusefs/worker/channel.h"
+#include "fusefs/coherent/coherent.h"
+#include "fusefs/coherent/coherent_events.h"
+#include "fusefs/coherent/coherent_marks.h"
+#include "fusefs/node/dir_linux_fs.h"
+#include "fusefs/node/node_table.h"
+#include "fusefs/node/timeouts.h"
 
 #define WAIT_US (2 * G_USEC_PER_SEC)
 

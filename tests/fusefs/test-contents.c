@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* When the kernel may keep what it has cached. */
-#include "fusefs/contents.h"
+#include "fusefs/node/contents.h"
 
 #include <glib.h>
 

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "dying_daemon.h"
-#include "fusefs/node_resume.h"
-#include "fusefs/ops.h"
+#include "fusefs/resume/node_resume.h"
+#include "fusefs/ops/ops.h"
 
 /* ---- tests ---- */
 

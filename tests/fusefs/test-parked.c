@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-#include "fusefs/parked.h"
+#include "fusefs/holder/parked.h"
 
 #define KEYS  300
 #define STEPS 200000

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Who gets attributes with a listing, and who does not. */
-#include "fusefs/plus_advice.h"
+#include "fusefs/node/plus_advice.h"
 
 #include <glib.h>
 

@@ -13,11 +13,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "fusefs/intent.h"
-#include "fusefs/node_table.h"
-#include "fusefs/ops.h"
-#include "fusefs/requests.h"
-#include "fusefs/resume.h"
+#include "fusefs/resume/intent.h"
+#include "fusefs/node/node_table.h"
+#include "fusefs/ops/ops.h"
+#include "fusefs/resume/requests.h"
+#include "fusefs/resume/resume.h"
 
 #define MAX_WRITE (128 * 1024)
 

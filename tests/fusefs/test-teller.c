@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fusefs/teller.h"
+#include "fusefs/worker/teller.h"
 
 #define TELLERS  4
 #define MESSAGES 5000
