@@ -354,6 +354,13 @@ static bool handle_of_number(struct server_file *file, union fs_handle *ret_hand
                ino == file->kept->ino;
 }
 
+bool node_fd_by_handle(const struct server_file *file)
+{
+        const struct node_table *table = file->table;
+
+        return table->fds.mount_fd >= 0 && file->kept->dev == table->root->kept->dev;
+}
+
 int node_fd_open_unopened(struct server_file *file, int flags)
 {
         const int mount_fd = file->table->fds.mount_fd;

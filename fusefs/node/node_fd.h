@@ -77,6 +77,9 @@ void node_fd_put(struct server_file *file);
 /* As above, but only if it is open already, else -EBADF; no system call, no lock. */
 int node_fd_get_open(struct server_file *file);
 
+/* True if the file can be opened again by its handle, whatever becomes of its names. */
+bool node_fd_by_handle(const struct server_file *file);
+
 /* The file, open for reading with `flags` (fs_open_flags()), without opening the node's descriptor for
  * it; verified as that would be.  Returns a new descriptor or -errno, which says no more than that it
  * does not go this way: it is open already, or has no handle, or the file is gone. */

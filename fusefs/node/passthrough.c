@@ -131,12 +131,33 @@ static void locked_count_writer(struct file_opens *opens, struct server_file *fi
                 coherent_written_by_kernel(file->table->mount->coherent, file, fd, begins);
 }
 
+bool file_opens_join(struct server_file *file, int flags)
+{
+        struct k42_mount *mount = file->table->mount;
+        struct file_opens *opens = &file->opens;
+        bool joined;
+
+        if (mount->io_class != IO_CLASS_FAST || (flags & (O_ACCMODE | O_APPEND | O_DIRECT | O_TRUNC)) != O_RDONLY)
+                return false;
+        g_mutex_lock(&opens->lock);
+        joined = opens->cached == 0 && atomic_load(&mount->passthrough) &&
+                 atomic_load(&file->kept->backing_id) > 0;
+        if (joined) {
+                opens->fast++;
+                channel_set_backing(atomic_load(&file->kept->backing_id));
+        }
+        g_mutex_unlock(&opens->lock);
+        return joined;
+}
+
 enum io_class file_opens_begin(struct server_file *file, const struct file_open *open)
 {
         struct k42_mount *mount = file->table->mount;
         struct file_opens *opens = &file->opens;
         enum io_class io_class = mount->io_class;
 
+        if (open->joined)
+                return IO_CLASS_FAST;
         if (io_class != IO_CLASS_FAST)
                 return io_class;
         if (mount->options.io == IO_AUTO && needs_us(open))

@@ -47,11 +47,16 @@ void passthrough_probe(struct k42_mount *mount);
 
 /* An open of `file` begins. */
 struct file_open {
-        int fd;      /* open for I/O */
+        bool joined; /* file_opens_join() was true; then the rest is not looked at */
+        int fd;      /* open for I/O; -1 if `joined` */
         int path_fd; /* O_PATH, or open for reading and nothing else; or -1 */
         int flags;   /* as asked for */
         mode_t mode; /* the file's, if the caller knows it; else 0 */
 };
+
+/* The same in short, for an open for reading: true if the kernel has the backing file already and will do with
+ * it by itself all that is asked for.  Then it is of IO_CLASS_FAST, and needs no descriptor of ours. */
+bool file_opens_join(struct server_file *file, int flags);
 
 /* Which class it gets.  If it uses the backing file the reply that this thread sends next carries its
  * id. */

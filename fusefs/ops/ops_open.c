@@ -63,7 +63,8 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
         if (r < 0) {
                 if (is_file)
                         file_opens_end(file, how.io_class, how.flags, open->fd);
-                fs_close(open->fd);
+                if (open->fd >= 0)
+                        fs_close(open->fd);
                 return r;
         }
         park_opened(file, *ret_description, open->fd);
@@ -91,7 +92,7 @@ static void release_from_node(struct server_file *file, const struct description
         const int fd = atomic_load(&description->fd);
 
         park_released(file, description);
-        if (description->type == XOBJ_FILE && fd >= 0) {
+        if (description->type == XOBJ_FILE && (fd >= 0 || (description->flags & O_ACCMODE) == O_RDONLY)) {
                 file_opens_end(file, description->io_class, description->flags, fd);
         } else if (description->type == XOBJ_FILE) { /* an earlier daemon's, that nobody used */
                 NODE_FD(node, file);
@@ -164,7 +165,7 @@ static void reply_open(fuse_req_t req, struct server_file *file, const struct fi
                        struct fuse_file_info *fi)
 {
         struct description *description;
-        int r = open->fd < 0 ? open->fd : ops_describe(req, file, open, fi, &description);
+        int r = open->fd < 0 && !open->joined ? open->fd : ops_describe(req, file, open, fi, &description);
 
         if (r < 0)
                 ops_reply(req, r);
@@ -196,6 +197,14 @@ static int open_unopened(fuse_req_t req, struct server_file *file, int flags)
         return node_fd_open_unopened(file, fs_open_flags(flags));
 }
 
+/* Where the kernel has the backing file, one that is only read needs no descriptor at all: whoever asks us for
+ * something after all (to sync it, where its data is) has it opened then, see description_fd(). */
+static bool join_unopened(fuse_req_t req, struct server_file *file, int flags)
+{
+        return S_ISREG(file->type) && node_fd_by_handle(file) && ops_may_open(req) >= 0 &&
+               file_opens_join(file, flags);
+}
+
 static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
                       enum xobj_type type)
 {
@@ -203,13 +212,17 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 
         if (file) {
                 OPS_GUARD(guard);
+                struct file_open open = {.fd = -1, .path_fd = -1, .flags = fi->flags};
                 const int r = ops_guard_enter_open(&guard, req, file);
-                const int fd = r < 0 ? -EBADF : open_unopened(req, file, fi->flags);
-                const struct file_open open = {.fd = fd, .path_fd = fd, .flags = fi->flags};
 
-                if (r < 0)
+                if (r < 0) {
                         ops_reply(req, r);
-                else if (fd >= 0)
+                        return;
+                }
+                open.joined = join_unopened(req, file, fi->flags);
+                if (!open.joined)
+                        open.fd = open.path_fd = open_unopened(req, file, fi->flags);
+                if (open.joined || open.fd >= 0)
                         reply_open(req, file, &open, fi);
                 else
                         open_by_node(req, file, fi, type);

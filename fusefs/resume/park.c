@@ -231,10 +231,7 @@ void park_after_removal(struct server_file *file, int fd)
 /* There is no other way back to its file than the names that it has by chance. */
 static bool needs_own(struct server_file *file)
 {
-        const struct node_table *table = file->table;
-
-        return table->mount->link &&
-               (table->fds.mount_fd < 0 || file->kept->dev != table->root->kept->dev);
+        return file->table->mount->link && !node_fd_by_handle(file);
 }
 
 void park_opened(struct server_file *file, const struct description *description, int fd)
