@@ -235,24 +235,30 @@ hostile() {
     run ! may_write
 }
 
+# tried WHAT N: waits until it is in $S/tries so often.
+tried() {
+    local i
+    for ((i = 0; i < 400; i++)); do
+        [ "$(grep -c "$1" "$S/tries")" -lt "$2" ] || return 0
+        sleep 0.05
+    done
+    return 1
+}
+
 @test "revoke --tree: a blocked tree of processes opens nothing until allow; a handle goes with its children" {
     k42_mount -o io=counted
-    (while :; do cat "$S/mnt/f" >/dev/null 2>&1 && echo good || echo bad; sleep 0.02; done) >"$S/tries" &
+    (while :; do cat "$S/mnt/f" >/dev/null 2>&1 && echo good || echo bad; sleep 0.02; done) >>"$S/tries" &
     VICTIM=$!
-    sleep 0.5
+    tried good 1
     ctl revoke --block --tree "$VICTIM" "$S/mnt"
-    sleep 0.2
+    tried bad 1 # the try that the revocation came into is over
     : >"$S/tries"
-    sleep 0.5
+    tried bad 5
     run grep -c good "$S/tries"
     [ "$output" = 0 ]
-    grep -q bad "$S/tries"
     cat "$S/mnt/f"
     ctl allow "$VICTIM" "$S/mnt"
-    sleep 0.2
-    : >"$S/tries"
-    sleep 0.5
-    grep -q good "$S/tries"
+    tried good 1
     kill "$VICTIM"
     wait "$VICTIM" 2>/dev/null || true
     run ctl allow "$$" "$S/mnt"
@@ -263,9 +269,9 @@ hostile() {
     may_write
     # restrict makes the daemon look whose it is, so that each process gets a handle
     ctl restrict "$(handle_of $$)" rwdc "$S/mnt" 2>/dev/null || ctl restrict "$(handle_of $$)" wdc "$S/mnt"
-    (may_write && exec sleep 30) &
+    (may_write && echo written >>"$S/tries" && exec sleep 30) &
     VICTIM=$!
-    sleep 0.5
+    tried written 1
     local child
     child=$(handle_of "$VICTIM")
     [ "$(ctl revoke --json "$(handle_of $$)" --tree "$S/mnt" | python3 -c 'import json,sys; print(json.load(sys.stdin)["handles"])')" = 2 ]
