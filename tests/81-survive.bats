@@ -10,6 +10,7 @@ CHECKER=$K42_BUILD/tests/survive/checker
 SECONDS_OF_A_STORM=15
 [ -z "${K42_SOAK:-}" ] || SECONDS_OF_A_STORM=1200
 [ "${K42_SOAK:-1}" = 1 ] || SECONDS_OF_A_STORM=$((K42_SOAK / 3))
+[ -z "${K42_SOAK:-}" ] || K42_DAEMON_TIMEOUT=$((SECONDS_OF_A_STORM * 3 + 600))
 
 setup() {
     k42_skip_unless_fuse
