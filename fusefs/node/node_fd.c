@@ -354,6 +354,18 @@ static bool handle_of_number(struct server_file *file, union fs_handle *ret_hand
                ino == file->kept->ino;
 }
 
+int node_fd_get_like(struct server_file *file, int fd)
+{
+        int path_fd = node_fd_get_open(file);
+
+        if (path_fd >= 0)
+                return path_fd;
+        path_fd = fs_reopen_path(fd);
+        if (path_fd >= 0)
+                node_fd_install(file, path_fd);
+        return node_fd_get(file); /* as a rule it is still open */
+}
+
 bool node_fd_by_handle(const struct server_file *file)
 {
         const struct node_table *table = file->table;

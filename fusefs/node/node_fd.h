@@ -74,6 +74,9 @@ bool node_fds_handle(struct node_fds *fds, int dirfd, const char *name,
 int node_fd_get(struct server_file *file);
 void node_fd_put(struct server_file *file);
 
+/* As node_fd_get(), where the caller has the very file open as `fd`: that is quicker than by its handle. */
+int node_fd_get_like(struct server_file *file, int fd);
+
 /* As above, but only if it is open already, else -EBADF; no system call, no lock. */
 int node_fd_get_open(struct server_file *file);
 

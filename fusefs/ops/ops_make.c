@@ -246,7 +246,7 @@ static int describe_created(fuse_req_t req, struct server_file *file, int io_fd,
 {
         const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY && !channel_request()->tmpfile;
         const bool fast = k42_mount_of(req)->io_class == IO_CLASS_FAST;
-        const int path_fd = fast && writes ? node_fd_get(file) : -1; /* failed: goes without */
+        const int path_fd = fast && writes ? node_fd_get_like(file, io_fd) : -1; /* failed: goes without */
         const struct file_open open = {
                 .fd = io_fd, .path_fd = path_fd, .flags = fi->flags, .mode = mode};
         int r = ops_describe(req, file, &open, fi, ret_description);
