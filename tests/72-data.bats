@@ -215,3 +215,17 @@ fresh_with() {
 @test "attributes are true at once after a change, io=cached" {
     fresh_with cached --cached
 }
+
+@test "opened for reading again and again: no descriptor of the daemon's, until one is needed" {
+    local io
+    mkdir "$S/native"
+    timeout 60 python3 "$K42_TESTS/data/joined.py" "$S/native" "$S/native" >"$S/expected"
+    for io in fast cached counted; do
+        k42_mount -o "io=$io"
+        [ "$io" = fast ] && [ "$(id -u)" = 0 ] || unset K42_WORKER
+        timeout 60 python3 "$K42_TESTS/data/joined.py" "$S/mnt" "$S/src" >"$S/said"
+        diff "$S/expected" "$S/said"
+        k42_counts_zero
+        k42_umount
+    done
+}
