@@ -173,6 +173,20 @@ static bool find_own(struct description *d, struct client *client, struct deriva
         return true;
 }
 
+access_rights lazy_locked_rights(struct description *d, struct client *client)
+{
+        struct derivation derivation;
+        enum sharing sharing;
+        xhandle token;
+
+        if (find_own(d, client, &derivation, &sharing, &token))
+                return derivation.match;
+        find_derivation(d, client, XHANDLE_NONE, &derivation);
+        if (!(derivation.match & RIGHT_DUPLICATE))
+                return RIGHTS_NONE;
+        return derivation.match & derivation.nomatch & derivation.limit;
+}
+
 /* Gives the client a handle that derives from its parent's. */
 static int give_derived(struct description *d, struct client *client, xhandle hint)
 {

@@ -162,7 +162,9 @@ _Static_assert(sizeof(struct k42_withhold) == 64, "the kernel carries this in on
  * somebody else's), on another description (EINVAL if on this one) of the same file or directory
  * (EXDEV).  The daemon gives the process a handle on the new description whose parent is the parent of
  * `from` and whose rights are those of both the open and `from`, and ends `from` and the handle that
- * the open gave: so private mode never leads to more rights than shared mode, the lineage is the same,
+ * the open gave.  On a description that somebody else has opened, and still has a handle on, that one's stays
+ * as it is; and nobody gets more rights than he has, or would be given, on the description that the message
+ * is sent on.  So private mode never leads to more rights than shared mode, the lineage is the same,
  * and there is one row for one use.
  *
  * The message may come again (the daemon died before it answered): a process that has such a handle on the
