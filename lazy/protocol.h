@@ -55,9 +55,10 @@ struct k42_header {
  * same token again.
  *
  * `parent` is the token that the sender's parent process had for this descriptor, as far as the
- * sender knows (it inherited the shim's memory), else 0.  It is a hint: if it does not name a handle
- * on this very description, living or left behind, the daemon uses the nearest ancestor process that
- * has or had one, else the process that opened the description.
+ * sender knows (it inherited the shim's memory), else 0.  It is a hint, for when that process has ended: a
+ * handle on this very description that was left behind is believed.  Else the daemon uses the nearest ancestor
+ * process that has or had one, else a living one that the hint names, else that of the process that opened
+ * the description.
  *
  * `fork` says what the mount wants for the file (-o fork=, k42fs(1)): a sender that has not been told
  * otherwise goes on with PRIVATE_REOPEN where it is K42_FORK_PRIVATE.  0 is also what a daemon says that

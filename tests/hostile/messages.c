@@ -4,6 +4,7 @@
  *
  *   messages fuzz FILE SEED COUNT     random and boundary ones, by a child and by who has only received the file
  *   messages theft FILE               a child claims what its parent has open
+ *   messages lineage FILE             a grandchild names its grandparent's handle as its parent
  *   messages flood FILE PROCESSES SECONDS
  *   messages forks FILE CHILDREN      each touches what it inherited
  *
@@ -231,6 +232,35 @@ static int theft(void)
         return 0;
 }
 
+/* Who wants to be no part of its parent's tree names another parent. */
+static int lineage(void)
+{
+        const int fd = open_it(O_RDWR);
+        const struct k42_lazy_reopen opener = touched(fd);
+        const pid_t pid = fork();
+
+        if (pid == 0) {
+                const struct k42_lazy_reopen own = touched(fd);
+                const pid_t child = fork();
+                struct k42_lazy_reopen forged = {
+                        .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof forged},
+                        .parent = opener.token};
+
+                if (child == 0) {
+                        if (ioctl(fd, K42_IOC_LAZY_REOPEN, &forged) < 0)
+                                fail("LAZY_REOPEN");
+                        errno = 0;
+                        if (forged.parent != own.token)
+                                fail("it chose its parent itself");
+                        exit(0);
+                }
+                expect_good_end(child);
+                exit(0);
+        }
+        expect_good_end(pid);
+        return 0;
+}
+
 /* ---- many ---- */
 
 static _Noreturn void flood_for_ever(int fd)
@@ -327,6 +357,8 @@ int main(int argc, char **argv)
                 return fuzz(argv[3], argv[4]);
         if (strcmp(argv[1], "theft") == 0)
                 return theft();
+        if (strcmp(argv[1], "lineage") == 0)
+                return lineage();
         if (strcmp(argv[1], "flood") == 0 && argc == 5)
                 return flood(argv[3], argv[4]);
         if (strcmp(argv[1], "forks") == 0 && argc == 4)
