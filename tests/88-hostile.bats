@@ -97,7 +97,7 @@ attempts() {
         k42_mount -o "io=$io"
         timeout 30 python3 - "$S/mnt/program" "$K42CTL" "$io" <<'PY'
 import errno, os, subprocess, sys
-path, k42ctl = sys.argv[1:]
+path, k42ctl = sys.argv[1:3]
 fd = os.open(path, os.O_RDONLY)
 
 def run():
