@@ -56,3 +56,7 @@ access_rights description_inherited(struct description *d, const struct client *
 /* lazy_reopen.c: the client gets a handle by what it does, without having sent LAZY_REOPEN, if it has none
  * and may have one.  No lock held. */
 void lazy_reopen_unasked(struct description *d, struct client *client);
+
+/* lazy_reopen.c: what the client may do on `d`: the rights of its handle there, or, if it has none, those that one
+ * would have that is given to it now; RIGHTS_NONE if it may have none.  reopen_lock is held. */
+access_rights lazy_locked_rights(struct description *d, struct client *client);

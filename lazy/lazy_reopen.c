@@ -118,16 +118,27 @@ static pid_t parent_of(pid_t pid)
         return process_parent(pid, &ppid, &start_time) == 0 ? ppid : 0;
 }
 
-/* Finds the parent handle for `client`: the one that it names, else the nearest ancestor's, else
- * the opener's.  Never fails: what is not known is bounded by what must not be exceeded.  Where
- * somebody has less than others (see rights.h) a process must not choose its parent itself. */
+/* Whether the process may say itself that it derives from `hint`: the process tree does not tell of those
+ * that have ended.  Of the living it does, and who could choose would be found in no tree. */
+static bool is_left_behind(struct description *d, xhandle hint)
+{
+        g_autoptr(K42Xobj) xobj = cobj_get_xobj(d->lazy->cobj, hint);
+
+        return !xobj;
+}
+
+/* Finds the parent handle for `client`: the one that it names, if that is left from a process which has ended,
+ * else the nearest ancestor's, else the living one that it names, else the opener's.  Never fails: what is not
+ * known is bounded by what must not be exceeded.  Where somebody has less than others (see rights.h) a process
+ * must not choose its parent itself at all. */
 static void find_derivation(struct description *d, struct client *client, xhandle hint,
                             struct derivation *ret)
 {
         struct process_limits *limits = d->lazy->limits;
         access_rights between = RIGHTS_ALL; /* what those had who only passed it on */
         pid_t pid = client_info(client)->ppid;
-        bool found = !atomic_load(&d->guarded) && derive_from_token(d, hint, ret);
+        const bool free_choice = !atomic_load(&d->guarded);
+        bool found = free_choice && is_left_behind(d, hint) && derive_from_token(d, hint, ret);
 
         for (int i = 0; !found && i < ANCESTORS_MAX && pid > 0; i++) {
                 found = derive_from_process(d, pid, ret);
@@ -136,6 +147,8 @@ static void find_derivation(struct description *d, struct client *client, xhandl
                         pid = parent_of(pid);
                 }
         }
+        if (!found && free_choice)
+                found = derive_from_token(d, hint, ret);
         if (!found) {
                 if (!derive_from_token(d, d->opener, ret))
                         *ret = (struct derivation){d->opener, RIGHTS_ALL, RIGHTS_ALL, 0};
@@ -171,6 +184,20 @@ static bool find_own(struct description *d, struct client *client, struct deriva
         *ret_sharing = (enum sharing)atomic_load(&xobj_client_data(xobj)->kept->sharing);
         *ret_token = token;
         return true;
+}
+
+access_rights lazy_locked_rights(struct description *d, struct client *client)
+{
+        struct derivation derivation;
+        enum sharing sharing;
+        xhandle token;
+
+        if (find_own(d, client, &derivation, &sharing, &token))
+                return derivation.match;
+        find_derivation(d, client, XHANDLE_NONE, &derivation);
+        if (!(derivation.match & RIGHT_DUPLICATE))
+                return RIGHTS_NONE;
+        return derivation.match & derivation.nomatch & derivation.limit;
 }
 
 /* Gives the client a handle that derives from its parent's. */

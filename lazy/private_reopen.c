@@ -2,6 +2,7 @@
 #include "lazy/private_reopen.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "lazy/account.h"
 #include "lazy/lazy_private.h"
@@ -85,6 +86,15 @@ static void end_opener(struct description *d, const struct heritage *heritage)
         (void)xobj_free(d->lazy->cobj, token);
 }
 
+/* Is the opener's handle the caller's to end: its own, that of the daemon's child which has opened for it, or one
+ * that has ended?  A descriptor that it inherited, and says to have opened, is its parent's. */
+static bool opened_for(struct description *d, const struct client *client)
+{
+        g_autoptr(K42Xobj) xobj = cobj_get_xobj(d->lazy->cobj, d->opener);
+
+        return !xobj || xobj_client(xobj) == client || client_info(xobj_client(xobj))->ppid == getpid();
+}
+
 /* What the client was given before, if this message has been here already: the daemon that served it died
  * before it answered.  It is told from the handle of the open by its parent. */
 static bool find_given(struct description *d, struct client *client, struct heritage *ret,
@@ -144,17 +154,23 @@ static void bind(struct description *d, struct client *client, xhandle from, xha
 static int locked_private_reopen(struct description *d, struct client *client, xhandle from,
                                  struct heritage *ret, xhandle *ret_token)
 {
+        access_rights may;
         int r = take_heritage(d, client, from, ret);
 
         if ((r == 0 || r == -ESTALE) && find_given(d, client, ret, ret_token))
                 r = 0;
-        else if (r == 0)
+        else if (r == 0) {
+                /* What was taken from the caller on this very description stays taken. */
+                may = lazy_locked_rights(d, client);
+                ret->match &= may;
+                ret->nomatch &= may;
                 r = give(d, client, ret, ret_token);
+        }
         if (r < 0)
                 return r;
         remember_lineage(d, from);
         bind(d, client, from, *ret_token, ret);
-        if (d->opener == *ret_token)
+        if (d->opener == *ret_token || !opened_for(d, client))
                 return 0;
         end_opener(d, ret);
         description_set_opener(d, *ret_token, client);

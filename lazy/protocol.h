@@ -55,9 +55,10 @@ struct k42_header {
  * same token again.
  *
  * `parent` is the token that the sender's parent process had for this descriptor, as far as the
- * sender knows (it inherited the shim's memory), else 0.  It is a hint: if it does not name a handle
- * on this very description, living or left behind, the daemon uses the nearest ancestor process that
- * has or had one, else the process that opened the description.
+ * sender knows (it inherited the shim's memory), else 0.  It is a hint, for when that process has ended: a
+ * handle on this very description that was left behind is believed.  Else the daemon uses the nearest ancestor
+ * process that has or had one, else a living one that the hint names, else that of the process that opened
+ * the description.
  *
  * `fork` says what the mount wants for the file (-o fork=, k42fs(1)): a sender that has not been told
  * otherwise goes on with PRIVATE_REOPEN where it is K42_FORK_PRIVATE.  0 is also what a daemon says that
@@ -162,7 +163,9 @@ _Static_assert(sizeof(struct k42_withhold) == 64, "the kernel carries this in on
  * somebody else's), on another description (EINVAL if on this one) of the same file or directory
  * (EXDEV).  The daemon gives the process a handle on the new description whose parent is the parent of
  * `from` and whose rights are those of both the open and `from`, and ends `from` and the handle that
- * the open gave: so private mode never leads to more rights than shared mode, the lineage is the same,
+ * the open gave.  On a description that somebody else has opened, and still has a handle on, that one's stays
+ * as it is; and nobody gets more rights than he has, or would be given, on the description that the message
+ * is sent on.  So private mode never leads to more rights than shared mode, the lineage is the same,
  * and there is one row for one use.
  *
  * The message may come again (the daemon died before it answered): a process that has such a handle on the

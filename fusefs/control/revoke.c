@@ -171,13 +171,23 @@ static void take_if_derived(struct xobj *xobj, void *data)
                 take_from(work, xobj);
 }
 
+/* /proc says whose a process is now: a setuid program is not its starter's. */
+static bool peers_process(const struct revocation *what, pid_t pid)
+{
+        g_autofree char *path = g_strdup_printf("/proc/%d", (int)pid);
+        struct stat st;
+
+        return what->may_all || (stat(path, &st) == 0 && st.st_uid == what->uid);
+}
+
 static bool is_peers(const struct revocation *what, const struct xobj *xobj)
 {
         access_rights match, nomatch;
 
         xobj_get_rights(xobj, &match, &nomatch);
         return what->may_all ||
-               (client_info(xobj_client(xobj))->uid == what->uid && (match & RIGHT_CONTROL));
+               (client_info(xobj_client(xobj))->uid == what->uid && (match & RIGHT_CONTROL) &&
+                peers_process(what, client_info(xobj_client(xobj))->pid));
 }
 
 static void check_peer(struct xobj *xobj, void *data)
@@ -263,14 +273,6 @@ int revoke_handle(struct k42_mount *mount, xhandle token, struct revocation *wha
 }
 
 /* ---- processes ---- */
-
-static bool peers_process(const struct revocation *what, pid_t pid)
-{
-        g_autofree char *path = g_strdup_printf("/proc/%d", (int)pid);
-        struct stat st;
-
-        return what->may_all || (stat(path, &st) == 0 && st.st_uid == what->uid);
-}
 
 static int limit_process(struct work *work, pid_t pid)
 {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,11 +97,41 @@ static void bad_files(void)
         account = map(make(K42_ACCOUNT_LENGTH, GOOD_SEALS), K42_ACCOUNT_LENGTH);
         account->head.pid++;
         expect_none(account, "another process's");
+        /* Nothing can be written to it but by the mapping that is there already. */
+        fd = make(K42_ACCOUNT_LENGTH, GOOD_SEALS);
+        account = map(fd, K42_ACCOUNT_LENGTH);
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0)
+                fail("F_SEAL_FUTURE_WRITE");
+        expect_none(account, "one that only its process can write");
         /* A file of the mount itself: to open it the daemon would wait for itself. */
         fd = open_it();
         if (ftruncate(fd, K42_ACCOUNT_LENGTH) < 0)
                 fail("ftruncate");
         expect_none(map(fd, K42_ACCOUNT_LENGTH), "a file of the mount");
+}
+
+/* Good ones that their process cannot write itself, or does not have any more. */
+static void gone(void)
+{
+        const struct k42_account_head head = {K42_ACCOUNT_VERSION, K42_ACCOUNT_LENGTH, getpid(), 0,
+                                              UINT64_MAX};
+        const int fd = make(K42_ACCOUNT_LENGTH, GOOD_SEALS);
+
+        if (pwrite(fd, &head, sizeof head, 0) != sizeof head ||
+            mmap((void *)(uintptr_t)K42_ACCOUNT_ADDRESS, K42_ACCOUNT_LENGTH, PROT_READ, MAP_SHARED | MAP_FIXED,
+                 fd, 0) == MAP_FAILED)
+                fail("a mapping to read");
+        close(open_it());
+        munmap((void *)(uintptr_t)K42_ACCOUNT_ADDRESS, K42_ACCOUNT_LENGTH);
+        close(open_it());
+        /* What is left of it lies: the daemon still has the file. */
+        for (unsigned i = 1; i < 64; i++)
+                if (pwrite(fd, &(struct k42_account_slot){.token = UINT64_C(1) << 32 | i, .counters = {UINT64_MAX}},
+                           sizeof(struct k42_account_slot),
+                           (off_t)(offsetof(struct k42_account, slot) + i * sizeof(struct k42_account_slot))) < 0)
+                        fail("pwrite");
+        close(open_it());
+        close(fd);
 }
 
 /* A good one, and what it says is nonsense. */
@@ -141,6 +172,7 @@ int main(int argc, char **argv)
                 return 2;
         path = argv[1];
         bad_files();
+        gone();
         if (fork() == 0) {
                 bad_words();
                 kill(getpid(), SIGKILL);

@@ -39,3 +39,38 @@ pid_t child_start(GArray *children)
         g_array_append_val(children, pid);
         return pid;
 }
+
+static pid_t child_start_writing(GArray *children, int to)
+{
+        pid_t pid = fork(), below[2];
+
+        g_assert_cmpint(pid, >=, 0);
+        if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (int i = 0; i < 2; i++)
+                        if ((below[i] = fork()) == 0)
+                                for (;;)
+                                        pause();
+                if (write(to, below, sizeof below) != (ssize_t)sizeof below)
+                        _exit(1);
+                for (;;)
+                        pause();
+        }
+        g_array_append_val(children, pid);
+        return pid;
+}
+
+/* They outlive their parent, so no signal ends them with it: children_end() does. */
+pid_t child_start_family(GArray *children, pid_t ret_below[2])
+{
+        int fds[2];
+        pid_t pid;
+
+        g_assert_cmpint(pipe(fds), ==, 0);
+        pid = child_start_writing(children, fds[1]);
+        g_assert_cmpint(read(fds[0], ret_below, 2 * sizeof(pid_t)), ==, 2 * sizeof(pid_t));
+        close(fds[0]);
+        close(fds[1]);
+        g_array_append_vals(children, ret_below, 2);
+        return pid;
+}

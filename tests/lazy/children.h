@@ -15,3 +15,6 @@ void children_end(GArray *children);
 pid_t child_start(GArray *children);
 /* Kills it and waits for its end; it stays in the array. */
 void child_end(pid_t pid);
+
+/* The same with two children of its own. */
+pid_t child_start_family(GArray *children, pid_t ret_below[2]);
