@@ -326,8 +326,7 @@ EOS
 import os, sys
 f = os.open(sys.argv[1], os.O_RDONLY)
 if os.fork() == 0:
-    minor = os.minor(os.fstat(f).st_dev)
-    open("/sys/fs/fuse/connections/%d/abort" % minor, "w").write("1")
+    os.system("umount -f '%s' 2>&1 | grep -v busy" % os.path.dirname(sys.argv[1])) # ends the connection
     for call in (lambda: os.read(f, 1), lambda: os.lseek(f, 0, 1)):
         try:
             call()
@@ -337,11 +336,11 @@ if os.fork() == 0:
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 EOP
-    [ -e "/sys/fs/fuse/connections/$(mountpoint -d "$S/mnt" | cut -d: -f2)/abort" ] ||
-        skip "cannot abort a connection here"
+    [ "$(id -u)" = 0 ] || skip "not root: cannot abort a connection"
     echo text >"$S/src/f"
     run -0 private python3 "$S/gone.py" "$S/mnt/f"
-    k42_umount
+    for ((i = 0; i < 200; i++)); do mountpoint -q "$S/mnt" || break; sleep 0.05; done
+    run ! mountpoint -q "$S/mnt"
 }
 
 # What goes to the socket for processes that have dropped their privileges.

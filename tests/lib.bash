@@ -225,9 +225,13 @@ k42_check() { timeout 60 "$K42CTL" check "${1:-$S/mnt}"; }
 
 # k42_abort MINOR: ends a connection of which somebody is left whom no signal reaches.
 k42_abort() {
-    local at=/sys/fs/fuse/connections
-    [ -e "$at/$1" ] || mount -t fusectl fusectl "$at" 2>/dev/null
-    [ ! -e "$at/$1" ] || echo 1 >"$at/$1/abort"
+    local at
+    at=$(mktemp -d)
+    if mount -t fusectl fusectl "$at" 2>/dev/null; then
+        [ ! -e "$at/$1" ] || echo 1 >"$at/$1/abort"
+        umount "$at"
+    fi
+    rmdir "$at"
 }
 
 # Ends and checks everything; call it in teardown().
