@@ -39,6 +39,12 @@ static off_t slot_at(uint32_t slot)
         return (off_t)(offsetof(struct k42_account, slot) + slot * sizeof(struct k42_account_slot));
 }
 
+static off_t lane_at(unsigned lane, uint32_t slot)
+{
+        return (off_t)(offsetof(struct k42_account, lane) +
+                       ((lane - 1) * (size_t)K42_ACCOUNT_LANE_SLOTS + slot) * sizeof(struct k42_account_lane));
+}
+
 static uint64_t memfd_dev(void)
 {
         struct stat st;
@@ -147,6 +153,25 @@ static bool locked_read_slot(const struct account *account, uint32_t slot,
                (ssize_t)sizeof *ret_slot;
 }
 
+/* Adds what the threads with a lane of their own counted for the slot.  Read after its flags: a bit that is
+ * there was set after the lane's counters were cleared.  Numbers that are not possible stay so. */
+static bool locked_add_lanes(const struct account *account, uint32_t number, struct k42_account_slot *slot)
+{
+        uint64_t lane[K42_ACCOUNT_COUNTERS];
+
+        for (unsigned n = 1; n <= K42_ACCOUNT_LANES && number < K42_ACCOUNT_LANE_SLOTS; n++) {
+                if (!(slot->flags & K42_ACCOUNT_LANE(n)))
+                        continue;
+                if (pread(account->fd, lane, sizeof lane, lane_at(n, number)) != (ssize_t)sizeof lane)
+                        return false;
+                for (unsigned i = 0; i < TOLD; i++)
+                        slot->counters[i] = MAX(slot->counters[i], lane[i]) <= K42_ACCOUNT_MOST
+                                                    ? slot->counters[i] + lane[i]
+                                                    : UINT64_MAX;
+        }
+        return true;
+}
+
 /* Numbers only grow, and not beyond what anybody could do. */
 static void take_counters(struct open_client_data *data, const struct k42_account_slot *slot)
 {
@@ -179,7 +204,7 @@ static void locked_absorb(const struct account *account, struct open_client_data
         struct k42_account_slot slot;
 
         if (locked_has_slot(account, data) && locked_read_slot(account, atomic_load(&data->slot), &slot) &&
-            slot.token == token)
+            slot.token == token && locked_add_lanes(account, atomic_load(&data->slot), &slot))
                 take_counters(data, &slot);
 }
 
