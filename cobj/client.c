@@ -187,6 +187,18 @@ char *client_dup_exe(struct client *client)
         return dup_locked(client, &client->exe);
 }
 
+void client_copy_names(const struct client *client, char *comm, size_t comm_size, char *exe, size_t exe_size)
+{
+        struct client *c = (struct client *)client;
+
+        g_mutex_lock(&c->lock);
+        if (!c->comm || g_strlcpy(comm, c->comm, comm_size) >= comm_size)
+                *comm = '\0';
+        if (!c->exe || g_strlcpy(exe, c->exe, exe_size) >= exe_size)
+                *exe = '\0';
+        g_mutex_unlock(&c->lock);
+}
+
 struct client *client_make(struct client_table *table, struct kept_client *kept, int pidfd)
 {
         struct client *client = calloc(1, sizeof *client);

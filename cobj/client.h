@@ -126,3 +126,6 @@ void client_refresh(struct client *client);
 /* Copies; free with g_free().  "" when unknown. */
 char *client_dup_comm(struct client *client);
 char *client_dup_exe(struct client *client);
+
+/* What is known of both already, with nothing read from /proc; empty if it is not, or does not fit. */
+void client_copy_names(const struct client *client, char *comm, size_t comm_size, char *exe, size_t exe_size);

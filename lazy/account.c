@@ -290,9 +290,11 @@ static bool locked_give_slot(struct account *account, struct client *client,
                 atomic_store(highest, number);
         if (pwrite(account->fd, &slot, sizeof slot, slot_at(number)) != (ssize_t)sizeof slot)
                 return false;
+        atomic_store(&data->base.kept->says, 1);
         locked_mark(account, number, true);
         data->slot_nonce = atomic_load(&account->nonce);
         atomic_store(&data->slot, number);
+        atomic_store_explicit(&data->base.dirty, true, memory_order_release);
         return true;
 }
 
