@@ -565,6 +565,17 @@ void client_table_sweep(struct client_table *table)
         }
 }
 
+void client_table_foreach(struct client_table *table, void (*fn)(struct client *client, void *data), void *data)
+{
+        struct client *client;
+        uint32_t cursor = 0;
+
+        while ((client = id_table_next_ref(table->ids, &cursor, client_try_ref))) {
+                fn(client, data);
+                client_unref(client);
+        }
+}
+
 uint32_t client_table_count(struct client_table *table)
 {
         return atomic_load(&table->living);

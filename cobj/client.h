@@ -99,6 +99,9 @@ struct client *client_table_find_pid(struct client_table *table, pid_t pid);
 /* Looks at every client that the watcher does not hear of, and ends those whose process is gone. */
 void client_table_sweep(struct client_table *table);
 
+/* Calls fn for each client that lives as far as the table knows, but pid 0.  No lock held meanwhile. */
+void client_table_foreach(struct client_table *table, void (*fn)(struct client *client, void *data), void *data);
+
 /* Clients alive in the table, pid 0 not counted. */
 uint32_t client_table_count(struct client_table *table);
 

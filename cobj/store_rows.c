@@ -668,7 +668,6 @@ static void adopt_one(struct xobj *xobj, void *data)
 {
         struct pass *pass = data;
         struct store *s = pass->store;
-        struct client *client = xobj_client(xobj);
 
         if (pass->rc == SQLITE_OK)
                 pass->rc = put_handle(s, xobj);
@@ -676,8 +675,17 @@ static void adopt_one(struct xobj *xobj, void *data)
                 pass->rc = update_counters(s, xobj);
         if (pass->rc == SQLITE_OK)
                 pass->rc = update_path(s, xobj);
-        if (pass->rc != SQLITE_OK || !client_alive(client) ||
-            !first_time(pass, client_info(client)->id))
+}
+
+/* Also one without handles: the records of those that it has for a moment do not say whose they are. */
+static void adopt_client(struct client *client, void *data)
+{
+        struct pass *pass = data;
+        struct store *s = pass->store;
+
+        if (pass->rc == SQLITE_OK)
+                pass->rc = put_client(s, client);
+        if (pass->rc != SQLITE_OK)
                 return;
         sqlite3_bind_int64(s->statements[STMT_CLIENT_LIVES], 1,
                            (sqlite3_int64)client_info(client)->id);
@@ -695,7 +703,7 @@ int rows_adopt(struct store *s)
                 pass.rc = store_step(s, STMT_CLIENTS_EXITED);
         if (pass.rc == SQLITE_OK)
                 cobj_foreach_handle(s->cobj, adopt_one, &pass);
-        id_map_clear(&pass.seen);
+        client_table_foreach(cobj_clients(s->cobj), adopt_client, &pass);
         if (pass.rc == SQLITE_OK)
                 pass.rc = rows_end_batch(s);
         /* Handles that were given or freed meanwhile: as after a refill. */
