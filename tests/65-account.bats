@@ -216,3 +216,31 @@ assert [h["read_bytes"] for h in rows if h["flags"] == "O_RDONLY"] == [0], rows'
     k42_find_worker
     [ "$K42_WORKER" = "$before" ]
 }
+
+@test "who keeps the daemon looking into his processes keeps nobody else from being counted" {
+    need_root "an account can only be seen by root"
+    local status=0
+    k42_mount -o io=cached,history=1000
+    mkfifo "$S/end"
+    sleep 60 >"$S/end" 3>&- &
+    JOB=$!
+    timeout 60 "$K42_BUILD/tests/account/hold-looks" "$S/mnt/000" 6 $NOBODY <"$S/end" >"$S/held" 2>"$S/err" 3>&- &
+    local holds=$! i
+    for ((i = 0; i < 200; i++)); do
+        [ ! -s "$S/held" ] && kill -0 "$holds" 2>/dev/null || break
+        sleep 0.05
+    done
+    [ "$(cat "$S/held")" = "held 4" ] || status=1
+    timeout 20 "$K42RUN" -- head -c 1234 "$S/mnt/001" >/dev/null || status=2
+    kill "$JOB"
+    JOB=
+    wait "$holds" || status=$?
+    [ "$status" != 77 ] || skip "$(cat "$S/err")"
+    echo "status $status: $(cat "$S/held" "$S/err")"
+    [ "$status" = 0 ]
+    k42_counts_zero
+    timeout 20 "$K42CTL" history --json "$S/mnt" | python3 -c '
+import json, sys
+rows = [h for h in json.load(sys.stdin) if h["path"] == "/001"]
+assert [(h["counted_by"], h["read_bytes"]) for h in rows] == [("program", 1234)], rows'
+}
