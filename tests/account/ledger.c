@@ -320,6 +320,7 @@ static void k42ctl(const char *verb, const char *target, const char *rights)
         fflush(stdout);
         pid = fork();
         if (pid == 0) {
+                unsetenv("LD_PRELOAD"); /* it can be a sanitizer's build, which wants to be first */
                 if (*target == '/') /* a file tells its mount */
                         execl(program_path, program_path, verb, target, NULL);
                 else if (rights)
