@@ -187,6 +187,18 @@ char *client_dup_exe(struct client *client)
         return dup_locked(client, &client->exe);
 }
 
+void client_copy_names(const struct client *client, char *comm, size_t comm_size, char *exe, size_t exe_size)
+{
+        struct client *c = (struct client *)client;
+
+        g_mutex_lock(&c->lock);
+        if (!c->comm || g_strlcpy(comm, c->comm, comm_size) >= comm_size)
+                *comm = '\0';
+        if (!c->exe || g_strlcpy(exe, c->exe, exe_size) >= exe_size)
+                *exe = '\0';
+        g_mutex_unlock(&c->lock);
+}
+
 struct client *client_make(struct client_table *table, struct kept_client *kept, int pidfd)
 {
         struct client *client = calloc(1, sizeof *client);
@@ -549,6 +561,17 @@ void client_table_sweep(struct client_table *table)
         while ((client = id_table_next_ref(table->ids, &cursor, client_try_ref_unwatched))) {
                 if (process_gone(client))
                         client_end(client);
+                client_unref(client);
+        }
+}
+
+void client_table_foreach(struct client_table *table, void (*fn)(struct client *client, void *data), void *data)
+{
+        struct client *client;
+        uint32_t cursor = 0;
+
+        while ((client = id_table_next_ref(table->ids, &cursor, client_try_ref))) {
+                fn(client, data);
                 client_unref(client);
         }
 }

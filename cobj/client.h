@@ -99,6 +99,9 @@ struct client *client_table_find_pid(struct client_table *table, pid_t pid);
 /* Looks at every client that the watcher does not hear of, and ends those whose process is gone. */
 void client_table_sweep(struct client_table *table);
 
+/* Calls fn for each client that lives as far as the table knows, but pid 0.  No lock held meanwhile. */
+void client_table_foreach(struct client_table *table, void (*fn)(struct client *client, void *data), void *data);
+
 /* Clients alive in the table, pid 0 not counted. */
 uint32_t client_table_count(struct client_table *table);
 
@@ -126,3 +129,6 @@ void client_refresh(struct client *client);
 /* Copies; free with g_free().  "" when unknown. */
 char *client_dup_comm(struct client *client);
 char *client_dup_exe(struct client *client);
+
+/* What is known of both already, with nothing read from /proc; empty if it is not, or does not fit. */
+void client_copy_names(const struct client *client, char *comm, size_t comm_size, char *exe, size_t exe_size);

@@ -36,6 +36,7 @@ struct journal_client {
         uint64_t id, start_time;
         int32_t pid, ppid;
         uint32_t uid;
+        char comm[16], exe[64]; /* with a NUL; empty: not known, or too long */
 };
 
 struct journal_handle {
@@ -45,6 +46,8 @@ struct journal_handle {
         int32_t flags;
         uint32_t match;
         uint8_t type, io_class, sharing; /* enum xobj_type, io_class, sharing */
+        uint8_t says;                    /* as in struct kept_handle */
+        uint64_t mappings, mapped_bytes;
 };
 
 struct journal_record {

@@ -26,6 +26,8 @@ static void client_record(struct journal *journal, enum journal_type type,
         record.client.pid = info->pid;
         record.client.ppid = info->ppid;
         record.client.uid = info->uid;
+        client_copy_names(client, record.client.comm, sizeof record.client.comm, record.client.exe,
+                          sizeof record.client.exe);
         journal_append(journal, &record);
 }
 
@@ -35,6 +37,7 @@ static void handle_record(struct journal *journal, enum journal_type type, const
         const struct kept_handle *data = xobj_client_data(xobj)->kept;
         struct journal_record record = {.type = type};
         const struct counters counters = kept_handle_counters(data);
+        struct server_object *object = xobj_object(xobj);
         access_rights match, nomatch;
 
         xobj_get_rights(xobj, &match, &nomatch);
@@ -47,6 +50,10 @@ static void handle_record(struct journal *journal, enum journal_type type, const
         record.handle.read_bytes = counters.read_bytes;
         record.handle.writes = counters.writes;
         record.handle.write_bytes = counters.write_bytes;
+        record.handle.mappings = counters.mappings;
+        record.handle.mapped_bytes = counters.mapped_bytes;
+        record.handle.says = atomic_load(&data->says);
+        record.handle.object = object->ops->id ? object->ops->id(object) : 0;
         record.handle.flags = data->flags;
         record.handle.match = match;
         record.handle.type = data->type;
@@ -120,6 +127,8 @@ static struct store *store_alloc(const struct store_config *config)
         s->journal = config->journal;
         s->cobj = config->cobj;
         s->history = config->history;
+        s->describe = config->describe;
+        s->describe_data = config->describe_data;
         s->resume = s->adopting = config->resume;
         s->started = g_get_real_time();
         s->batch = calloc(STORE_BATCH, sizeof *s->batch);

@@ -42,6 +42,10 @@ struct store_config {
         struct journal *journal;
         struct cobj *cobj; /* living handles: where strings and counters come from */
         uint32_t history;  /* closed handles to keep; 0: none */
+        /* The path of an object by its id, also of one that nobody has open any more (free with g_free()), or
+         * NULL.  Called by the writer; may be NULL. */
+        char *(*describe)(uint64_t object, void *data);
+        void *describe_data;
         bool resume;       /* go on with the database of an earlier daemon, see store_resume() */
 };
 
@@ -92,7 +96,8 @@ struct store_handle_row {
         const char *comm, *exe, *path, *type, *flags, *rights, *io_class, *sharing;
         double opened; /* seconds since the epoch */
         double closed; /* the same; 0 in a handle that is open */
-        uint64_t reads, read_bytes, writes, write_bytes;
+        uint64_t reads, read_bytes, writes, write_bytes, mappings, mapped_bytes;
+        const char *counted_by; /* NULL: nothing is counted, of a directory */
 };
 
 /* Calls fn for each row of open_handles (ordered by opened, handle) that `uid` may see: all if

@@ -77,6 +77,8 @@ struct store {
         struct journal *journal;
         struct cobj *cobj;
         uint32_t history;
+        char *(*describe)(uint64_t object, void *data); /* constant, like the next */
+        void *describe_data;
         bool resume;     /* with the database of an earlier daemon */
         int64_t started; /* µs since the epoch */
         pthread_t thread;

@@ -5,7 +5,8 @@
  *
  * HANDLE_GIVEN comes before HANDLE_FREED of the same handle, but it may come before the handle can
  * be found in its table, and long after it is gone.  Either way the record itself makes the row
- * then, without a path: the next sync adds the path, or the record of its end removes the row.
+ * then, with the path that the object has now if it is known still: else the next sync adds the path, or the
+ * record of its end removes the row.  What is gone of its process the record of that one has.
  * Every step can be done twice (records are applied again when the database was replaced in
  * between).
  *
@@ -116,6 +117,16 @@ static const char *sharing_word(unsigned sharing)
                                                : "lazy_init";
 }
 
+/* Who knows of all operations. */
+static const char *counted_by_word(unsigned type, unsigned io_class, unsigned says)
+{
+        if (type == XOBJ_DIR)
+                return NULL;
+        if (io_class == IO_CLASS_COUNTED)
+                return says ? "both" : "daemon";
+        return says ? "program" : "nobody";
+}
+
 #define FLAGS_WORDS_MAX 128
 
 static void flags_words(int flags, char buf[static FLAGS_WORDS_MAX])
@@ -167,7 +178,8 @@ static void bind_id(sqlite3_stmt *stmt, int n, uint64_t id)
                 sqlite3_bind_int64(stmt, n, (sqlite3_int64)id);
 }
 
-static void bind_counters(sqlite3_stmt *stmt, int n, const struct kept_handle *data)
+/* Seven parameters, counted_by the last. */
+static void bind_counters(sqlite3_stmt *stmt, int n, const struct kept_handle *data, int *rc)
 {
         const struct counters counters = kept_handle_counters(data);
 
@@ -175,21 +187,30 @@ static void bind_counters(sqlite3_stmt *stmt, int n, const struct kept_handle *d
         sqlite3_bind_int64(stmt, n + 1, (sqlite3_int64)counters.read_bytes);
         sqlite3_bind_int64(stmt, n + 2, (sqlite3_int64)counters.writes);
         sqlite3_bind_int64(stmt, n + 3, (sqlite3_int64)counters.write_bytes);
+        sqlite3_bind_int64(stmt, n + 4, (sqlite3_int64)counters.mappings);
+        sqlite3_bind_int64(stmt, n + 5, (sqlite3_int64)counters.mapped_bytes);
+        bind_word(stmt, n + 6, counted_by_word(data->type, data->io_class, atomic_load(&data->says)), rc);
 }
 
-static int put_client_strings(struct store *s, struct client *client)
+static int put_strings(struct store *s, uint64_t client, const char *comm, const char *exe)
 {
         sqlite3_stmt *stmt = s->statements[STMT_CLIENT_STRINGS];
-        g_autofree char *comm = client_dup_comm(client), *exe = client_dup_exe(client);
         int rc = SQLITE_OK;
 
-        sqlite3_bind_int64(stmt, 1, (sqlite3_int64)client_info(client)->id);
+        sqlite3_bind_int64(stmt, 1, (sqlite3_int64)client);
         bind_word(stmt, 2, comm, &rc);
         bind_word(stmt, 3, exe, &rc);
         if (rc == SQLITE_OK)
                 rc = store_step(s, STMT_CLIENT_STRINGS);
         sqlite3_clear_bindings(stmt);
         return rc;
+}
+
+static int put_client_strings(struct store *s, struct client *client)
+{
+        g_autofree char *comm = client_dup_comm(client), *exe = client_dup_exe(client);
+
+        return put_strings(s, client_info(client)->id, comm, exe);
 }
 
 /* Makes the client's row, strings left out, if it has none. */
@@ -264,7 +285,7 @@ static int put_handle(struct store *s, struct xobj *xobj)
         bind_word(stmt, 8, class_word(data->io_class), &rc);
         bind_word(stmt, 9, sharing_word(atomic_load(&data->sharing)), &rc);
         sqlite3_bind_int64(stmt, 10, data->opened);
-        bind_counters(stmt, 11, data);
+        bind_counters(stmt, 11, data, &rc);
         return insert_handle(s, rc);
 }
 
@@ -282,6 +303,15 @@ static void bind_record(sqlite3_stmt *stmt, int n, const struct journal_handle *
         sqlite3_bind_int64(stmt, n + 7, (sqlite3_int64)h->read_bytes);
         sqlite3_bind_int64(stmt, n + 8, (sqlite3_int64)h->writes);
         sqlite3_bind_int64(stmt, n + 9, (sqlite3_int64)h->write_bytes);
+        sqlite3_bind_int64(stmt, n + 10, (sqlite3_int64)h->mappings);
+        sqlite3_bind_int64(stmt, n + 11, (sqlite3_int64)h->mapped_bytes);
+        bind_word(stmt, n + 12, counted_by_word(h->type, h->io_class, h->says), rc);
+}
+
+/* The path of a file of which the record is all that is left of its handle; NULL if it is not known any more. */
+static char *describe_record(struct store *s, const struct journal_handle *h)
+{
+        return s->describe && h->object ? s->describe(h->object, s->describe_data) : NULL;
 }
 
 static int handle_given(struct store *s, const struct journal_handle *h)
@@ -289,15 +319,17 @@ static int handle_given(struct store *s, const struct journal_handle *h)
         g_autoptr(K42Xobj) xobj = cobj_get_xobj(s->cobj, h->handle);
         sqlite3_stmt *stmt = s->statements[STMT_HANDLE_INSERT];
         char flags[FLAGS_WORDS_MAX], rights[ACCESS_RIGHTS_STRING_MAX];
+        g_autofree char *path = NULL;
         int rc = SQLITE_OK;
 
         if (xobj)
                 return put_handle(s, xobj);
+        path = describe_record(s, h);
         flags_words(h->flags, flags);
         sqlite3_bind_int64(stmt, PARAM_TOKEN, (sqlite3_int64)h->handle);
         bind_id(stmt, PARAM_PARENT, h->parent);
         sqlite3_bind_int64(stmt, PARAM_CLIENT, (sqlite3_int64)h->client);
-        sqlite3_bind_null(stmt, PARAM_PATH);
+        bind_word(stmt, PARAM_PATH, path, &rc);
         bind_record(stmt, 5, h, flags, access_rights_format(h->match, rights), &rc);
         return insert_handle(s, rc);
 }
@@ -306,6 +338,7 @@ static int history_step(struct store *s, enum store_statement which, const struc
 {
         sqlite3_stmt *stmt = s->statements[which];
         char flags[FLAGS_WORDS_MAX], rights[ACCESS_RIGHTS_STRING_MAX];
+        g_autofree char *path = NULL;
         int rc = SQLITE_OK;
 
         flags_words(h->flags, flags);
@@ -313,8 +346,12 @@ static int history_step(struct store *s, enum store_statement which, const struc
         bind_id(stmt, PARAM_PARENT, h->parent);
         sqlite3_bind_int64(stmt, PARAM_CLIENT, (sqlite3_int64)h->client);
         bind_record(stmt, 5, h, flags, access_rights_format(h->match, rights), &rc);
-        sqlite3_bind_int64(stmt, 15, h->closed);
-        sqlite3_bind_int64(stmt, 16, (sqlite3_int64)s->history_next);
+        sqlite3_bind_int64(stmt, 18, h->closed);
+        sqlite3_bind_int64(stmt, 19, (sqlite3_int64)s->history_next);
+        if (which == STMT_HISTORY_ADD) {
+                path = describe_record(s, h);
+                bind_word(stmt, PARAM_PATH, path, &rc);
+        }
         if (rc == SQLITE_OK)
                 rc = store_step(s, which);
         sqlite3_clear_bindings(stmt);
@@ -355,8 +392,8 @@ static int client_new(struct store *s, const struct journal_client *c)
                 return rc;
         client = client_table_find_pid(cobj_clients(s->cobj), c->pid);
         if (client && client_info(client)->id == c->id)
-                rc = put_client_strings(s, client);
-        return rc;
+                return put_client_strings(s, client);
+        return put_strings(s, c->id, *c->comm ? c->comm : NULL, *c->exe ? c->exe : NULL);
 }
 
 static int client_exited(struct store *s, const struct journal_client *c)
@@ -482,7 +519,7 @@ static int update_counters(struct store *s, struct xobj *xobj)
         sqlite3_bind_int64(stmt, 1, (sqlite3_int64)xobj_token(xobj));
         bind_word(stmt, 2, access_rights_format(match, rights), &rc);
         bind_word(stmt, 3, sharing_word(atomic_load(&data->sharing)), &rc);
-        bind_counters(stmt, 4, data);
+        bind_counters(stmt, 4, data, &rc);
         if (rc == SQLITE_OK)
                 rc = store_step(s, STMT_HANDLE_UPDATE);
         sqlite3_clear_bindings(stmt);
@@ -631,7 +668,6 @@ static void adopt_one(struct xobj *xobj, void *data)
 {
         struct pass *pass = data;
         struct store *s = pass->store;
-        struct client *client = xobj_client(xobj);
 
         if (pass->rc == SQLITE_OK)
                 pass->rc = put_handle(s, xobj);
@@ -639,8 +675,17 @@ static void adopt_one(struct xobj *xobj, void *data)
                 pass->rc = update_counters(s, xobj);
         if (pass->rc == SQLITE_OK)
                 pass->rc = update_path(s, xobj);
-        if (pass->rc != SQLITE_OK || !client_alive(client) ||
-            !first_time(pass, client_info(client)->id))
+}
+
+/* Also one without handles: the records of those that it has for a moment do not say whose they are. */
+static void adopt_client(struct client *client, void *data)
+{
+        struct pass *pass = data;
+        struct store *s = pass->store;
+
+        if (pass->rc == SQLITE_OK)
+                pass->rc = put_client(s, client);
+        if (pass->rc != SQLITE_OK)
                 return;
         sqlite3_bind_int64(s->statements[STMT_CLIENT_LIVES], 1,
                            (sqlite3_int64)client_info(client)->id);
@@ -658,7 +703,7 @@ int rows_adopt(struct store *s)
                 pass.rc = store_step(s, STMT_CLIENTS_EXITED);
         if (pass.rc == SQLITE_OK)
                 cobj_foreach_handle(s->cobj, adopt_one, &pass);
-        id_map_clear(&pass.seen);
+        client_table_foreach(cobj_clients(s->cobj), adopt_client, &pass);
         if (pass.rc == SQLITE_OK)
                 pass.rc = rows_end_batch(s);
         /* Handles that were given or freed meanwhile: as after a refill. */
@@ -698,7 +743,10 @@ int rows_select(struct store *s, const struct store_job *job)
                         .read_bytes = (uint64_t)sqlite3_column_int64(stmt, 15),
                         .writes = (uint64_t)sqlite3_column_int64(stmt, 16),
                         .write_bytes = (uint64_t)sqlite3_column_int64(stmt, 17),
-                        .closed = sqlite3_column_double(stmt, 18),
+                        .mappings = (uint64_t)sqlite3_column_int64(stmt, 18),
+                        .mapped_bytes = (uint64_t)sqlite3_column_int64(stmt, 19),
+                        .counted_by = text_at(stmt, 20),
+                        .closed = sqlite3_column_double(stmt, 21),
                 };
 
                 if (!row.handle) { /* out of memory while it was made */

@@ -38,6 +38,25 @@ static const char schema_drop[] = "DROP VIEW IF EXISTS open_handles;"
                                   "DROP TABLE IF EXISTS handle_history;"
                                   "DROP TABLE IF EXISTS meta;";
 
+/* Columns that came later, at the end; the database of an earlier daemon gets them when it is adopted. */
+#define ADDED(first, each)                                                                         \
+        first "mappings INTEGER NOT NULL DEFAULT 0" each "mapped_bytes INTEGER NOT NULL DEFAULT 0"  \
+        each "counted_by TEXT"
+
+#define VIEW \
+        "CREATE VIEW open_handles AS SELECT " ID_TEXT("h.token") " AS handle, " ID_TEXT( \
+        "h.parent") " AS parent," \
+        " c.pid AS pid, c.ppid AS ppid, c.uid AS uid, c.comm AS comm, c.exe AS " \
+        "exe," \
+        " h.path AS path, h.type AS type, h.flags AS flags, h.rights AS rights," \
+        " h.class AS class, h.sharing AS sharing, h.opened / 1000000.0 AS " \
+        "opened," \
+        " h.reads AS reads, h.read_bytes AS read_bytes," \
+        " h.writes AS writes, h.write_bytes AS write_bytes," \
+        " h.mappings AS mappings, h.mapped_bytes AS mapped_bytes," \
+        " h.counted_by AS counted_by" \
+        " FROM handles h LEFT JOIN clients c ON c.id = h.client;"
+
 static const char schema_create[] =
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
         "CREATE TABLE clients ("
@@ -47,53 +66,49 @@ static const char schema_create[] =
         "CREATE TABLE handles ("
         " token INTEGER PRIMARY KEY, parent INTEGER, client INTEGER, path TEXT, type TEXT,"
         " flags TEXT, rights TEXT, class TEXT, sharing TEXT, opened INTEGER,"
-        " reads INTEGER, read_bytes INTEGER, writes INTEGER, write_bytes INTEGER);"
+        " reads INTEGER, read_bytes INTEGER, writes INTEGER, write_bytes INTEGER" ADDED(", ", ", ") ");"
         "CREATE INDEX handles_client ON handles (client);"
         "CREATE TABLE handle_history ("
         " seq INTEGER PRIMARY KEY, handle TEXT, parent TEXT, pid INTEGER, ppid INTEGER,"
         " uid INTEGER, comm TEXT, exe TEXT, path TEXT, type TEXT, flags TEXT, rights TEXT,"
         " class TEXT, sharing TEXT, opened REAL, closed REAL,"
-        " reads INTEGER, read_bytes INTEGER, writes INTEGER, write_bytes INTEGER);"
-        "CREATE VIEW open_handles AS SELECT " ID_TEXT("h.token") " AS handle, " ID_TEXT(
-                "h.parent") " AS parent,"
-                            " c.pid AS pid, c.ppid AS ppid, c.uid AS uid, c.comm AS comm, c.exe AS "
-                            "exe,"
-                            " h.path AS path, h.type AS type, h.flags AS flags, h.rights AS rights,"
-                            " h.class AS class, h.sharing AS sharing, h.opened / 1000000.0 AS "
-                            "opened,"
-                            " h.reads AS reads, h.read_bytes AS read_bytes,"
-                            " h.writes AS writes, h.write_bytes AS write_bytes"
-                            " FROM handles h LEFT JOIN clients c ON c.id = h.client;";
+        " reads INTEGER, read_bytes INTEGER, writes INTEGER, write_bytes INTEGER" ADDED(", ", ", ") ");" VIEW;
+
+static const char schema_add[] =
+        ADDED("ALTER TABLE handles ADD ", ";ALTER TABLE handles ADD ") ";"
+        ADDED("ALTER TABLE handle_history ADD ", ";ALTER TABLE handle_history ADD ") ";"
+        "DROP VIEW open_handles;" VIEW;
 
 #define HISTORY_COLUMNS                                                                            \
         "(seq, handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights, class,"       \
-        " sharing, opened, closed, reads, read_bytes, writes, write_bytes)"
+        " sharing, opened, closed, reads, read_bytes, writes, write_bytes, mappings, mapped_bytes, counted_by)"
 /* The same parameters as HANDLE_INSERT's, and two more. */
-#define HISTORY_VALUES " ?5, ?6, ?7, ?8, ?9, ?10 / 1000000.0, ?15 / 1000000.0, ?11, ?12, ?13, ?14"
+#define HISTORY_VALUES " ?5, ?6, ?7, ?8, ?9, ?10 / 1000000.0, ?18 / 1000000.0, ?11, ?12, ?13, ?14, ?15, ?16, ?17"
 
 static const char *const statement_sql[STMT_COUNT] = {
         [STMT_BEGIN] = "BEGIN IMMEDIATE",
         [STMT_COMMIT] = "COMMIT",
         [STMT_HANDLE_INSERT] =
                 "INSERT OR IGNORE INTO handles"
-                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         [STMT_HANDLE_DELETE] = "DELETE FROM handles WHERE token = ?1",
         [STMT_HANDLE_UPDATE] =
                 "UPDATE handles SET rights = ?2, sharing = ?3, reads = ?4, read_bytes = ?5,"
-                " writes = ?6, write_bytes = ?7 WHERE token = ?1",
+                " writes = ?6, write_bytes = ?7, mappings = ?8, mapped_bytes = ?9, counted_by = ?10"
+                " WHERE token = ?1",
         [STMT_HANDLE_PATH] = "UPDATE handles SET path = ?2 WHERE token = ?1 AND path IS NOT ?2",
         [STMT_HISTORY_MOVE] =
                 "INSERT INTO handle_history " HISTORY_COLUMNS
-                " SELECT ?16, " ID_TEXT("h.token") ", " ID_TEXT(
+                " SELECT ?19, " ID_TEXT("h.token") ", " ID_TEXT(
                         "h.parent") ","
                                     " c.pid, c.ppid, c.uid, c.comm, c.exe, h.path," HISTORY_VALUES
                                     " FROM handles h LEFT JOIN clients c ON c.id = h.client WHERE "
                                     "h.token = ?1",
         [STMT_HISTORY_ADD] =
                 "INSERT INTO handle_history " HISTORY_COLUMNS
-                " SELECT ?16, " ID_TEXT("?1") ", " ID_TEXT(
+                " SELECT ?19, " ID_TEXT("?1") ", " ID_TEXT(
                         "?2") ","
-                              " c.pid, c.ppid, c.uid, c.comm, c.exe, NULL," HISTORY_VALUES
+                              " c.pid, c.ppid, c.uid, c.comm, c.exe, ?4," HISTORY_VALUES
                               " FROM (SELECT 1) LEFT JOIN clients c ON c.id = ?3",
         [STMT_HISTORY_TRIM] = "DELETE FROM handle_history WHERE seq < ?1",
         [STMT_CLIENT_INSERT] =
@@ -107,12 +122,12 @@ static const char *const statement_sql[STMT_COUNT] = {
         [STMT_CLIENTS_CLEAR] = "DELETE FROM clients",
         [STMT_OPEN_HANDLES] =
                 "SELECT handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights,"
-                " class, sharing, opened, reads, read_bytes, writes, write_bytes, NULL"
-                " FROM open_handles WHERE ?1 < 0 OR uid = ?1 ORDER BY opened, handle",
+                " class, sharing, opened, reads, read_bytes, writes, write_bytes, mappings,"
+                " mapped_bytes, counted_by, NULL FROM open_handles WHERE ?1 < 0 OR uid = ?1 ORDER BY opened, handle",
         [STMT_CLOSED_HANDLES] =
                 "SELECT handle, parent, pid, ppid, uid, comm, exe, path, type, flags, rights,"
-                " class, sharing, opened, reads, read_bytes, writes, write_bytes, closed"
-                " FROM handle_history WHERE ?1 < 0 OR uid = ?1 ORDER BY seq",
+                " class, sharing, opened, reads, read_bytes, writes, write_bytes, mappings,"
+                " mapped_bytes, counted_by, closed FROM handle_history WHERE ?1 < 0 OR uid = ?1 ORDER BY seq",
         [STMT_JOURNAL_DONE] = "INSERT OR REPLACE INTO meta VALUES ('journal_done', ?1)",
         [STMT_HANDLE_TOKENS] = "SELECT token FROM handles",
         [STMT_HISTORY_LOST] =
@@ -121,7 +136,8 @@ static const char *const statement_sql[STMT_COUNT] = {
                         "h.parent") ","
                                     " c.pid, c.ppid, c.uid, c.comm, c.exe, h.path, h.type, h.flags,"
                                     " h.rights, h.class, h.sharing, h.opened / 1000000.0,"
-                                    " ?3 / 1000000.0, h.reads, h.read_bytes, h.writes, h.write_bytes"
+                                    " ?3 / 1000000.0, h.reads, h.read_bytes, h.writes, h.write_bytes,"
+                                    " h.mappings, h.mapped_bytes, h.counted_by"
                                     " FROM handles h LEFT JOIN clients c ON c.id = h.client WHERE "
                                     "h.token = ?1",
         [STMT_CLIENTS_EXITED] = "UPDATE clients SET exited = 1",
@@ -531,11 +547,30 @@ static int read_counts(struct store *s)
         return SQLITE_OK;
 }
 
+/* A database that was made before columns were added to the schema gets them. */
+static int add_columns(sqlite3 *db)
+{
+        int64_t there;
+        int rc = get_number(db, "SELECT count(*) FROM pragma_table_info('handles') WHERE name = 'counted_by'",
+                            &there);
+
+        if (rc != SQLITE_OK || there)
+                return rc;
+        rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+        if (rc == SQLITE_OK)
+                rc = sqlite3_exec(db, schema_add, NULL, NULL, NULL);
+        if (rc == SQLITE_OK)
+                rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+        return rc;
+}
+
 int store_adopt_file(struct store *s, char **ret_error)
 {
         int rc, r;
 
         rc = open_connection(s);
+        if (rc == SQLITE_OK)
+                rc = add_columns(s->db);
         if (rc == SQLITE_OK)
                 rc = prepare_all(s);
         if (rc == SQLITE_OK)

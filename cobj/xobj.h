@@ -104,7 +104,8 @@ struct kept_handle {
         _Atomic uint32_t sharing; /* enum sharing */
         uint8_t type;        /* enum xobj_type */
         uint8_t io_class;    /* enum io_class */
-        uint8_t reserved[2];
+        _Atomic uint8_t says;     /* 1: the client counts what it does itself, from some time on */
+        uint8_t reserved;
         _Atomic uint64_t told[TOLD]; /* what the client says that it did besides */
 };
 G_STATIC_ASSERT(sizeof(struct kept_handle) <= 176); /* 192 bytes of the keep */

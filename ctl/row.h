@@ -29,7 +29,7 @@ struct value {
 
 /* Every column there is, in the order in which help shows them. */
 enum column_id {
-        /* what the daemon says; the first 18 are the contract's */
+        /* what the daemon says; the first 21 are the contract's */
         COLUMN_HANDLE,
         COLUMN_PARENT,
         COLUMN_PID,
@@ -48,6 +48,9 @@ enum column_id {
         COLUMN_READ_BYTES,
         COLUMN_WRITES,
         COLUMN_WRITE_BYTES,
+        COLUMN_MAPPINGS,
+        COLUMN_MAPPED_BYTES,
+        COLUMN_COUNTED_BY,
         COLUMN_CLOSED,
         COLUMN_DESCRIPTION,
         COLUMN_INODE,
@@ -58,6 +61,8 @@ enum column_id {
         COLUMN_TREE_READ_BYTES,
         COLUMN_TREE_WRITES,
         COLUMN_TREE_WRITE_BYTES,
+        COLUMN_TREE_MAPPINGS,
+        COLUMN_TREE_MAPPED_BYTES,
         /* what top adds: by second, since it looked last */
         COLUMN_OP_RATE,
         COLUMN_RATE,

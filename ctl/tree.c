@@ -140,6 +140,8 @@ static const struct {
         {COLUMN_READ_BYTES, COLUMN_TREE_READ_BYTES},
         {COLUMN_WRITES, COLUMN_TREE_WRITES},
         {COLUMN_WRITE_BYTES, COLUMN_TREE_WRITE_BYTES},
+        {COLUMN_MAPPINGS, COLUMN_TREE_MAPPINGS},
+        {COLUMN_MAPPED_BYTES, COLUMN_TREE_MAPPED_BYTES},
 };
 
 static void add_to(struct row *row, const struct row *child, enum column_id id)

@@ -34,7 +34,7 @@ static void print_relatives(JsonObject *handle, const char *key)
 
 static void print_handle(JsonObject *handle)
 {
-        for (unsigned i = 0; i <= COLUMN_WRITE_BYTES; i++) {
+        for (unsigned i = 0; i <= COLUMN_COUNTED_BY; i++) {
                 g_autofree char *text = member_text(handle, columns[i].name);
                 g_autofree char *shown = print_escape(text);
 

@@ -92,8 +92,11 @@ static const enum column_id json_columns[] = {
         COLUMN_SHARING,     COLUMN_OPENED,
         COLUMN_READS,       COLUMN_READ_BYTES,
         COLUMN_WRITES,      COLUMN_WRITE_BYTES,
+        COLUMN_MAPPINGS,    COLUMN_MAPPED_BYTES,
+        COLUMN_COUNTED_BY,
         COLUMN_TREE_READS,  COLUMN_TREE_READ_BYTES,
         COLUMN_TREE_WRITES, COLUMN_TREE_WRITE_BYTES,
+        COLUMN_TREE_MAPPINGS, COLUMN_TREE_MAPPED_BYTES,
 };
 
 static const struct row_verb tree_rows = {

@@ -18,7 +18,8 @@
 #include "lazy/protocol.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
-#define LOOKS_MAX 4
+#define LOOKS_OF_A_USER 4
+#define LOOK_WAIT_US    50000
 #define WORDS ((K42_ACCOUNT_SLOTS + 63) / 64)
 
 G_STATIC_ASSERT((int)TOLD == K42_ACCOUNT_COUNTERS && (int)TOLD_MAPPED_BYTES == (int)K42_MAPPED_BYTES);
@@ -37,6 +38,12 @@ struct account {
 static off_t slot_at(uint32_t slot)
 {
         return (off_t)(offsetof(struct k42_account, slot) + slot * sizeof(struct k42_account_slot));
+}
+
+static off_t lane_at(unsigned lane, uint32_t slot)
+{
+        return (off_t)(offsetof(struct k42_account, lane) +
+                       ((lane - 1) * (size_t)K42_ACCOUNT_LANE_SLOTS + slot) * sizeof(struct k42_account_lane));
 }
 
 static uint64_t memfd_dev(void)
@@ -78,19 +85,59 @@ static bool good_head(const struct k42_account_head *head)
                head->nonce != 0;
 }
 
-/* The head of the account of the process of thread `tid`, as it is mapped there now.  That waits for a lock
- * of its address space, which somebody who means no good can hold for long: so only some threads may wait,
- * and for the others nobody has an account. */
-static bool read_remote_head(struct lazy *lazy, pid_t tid, struct k42_account_head *ret_head)
+static bool locked_may_look(const struct account_looks *looks, uid_t uid)
+{
+        unsigned of_user = 0;
+
+        for (unsigned i = 0; i < looks->n; i++)
+                of_user += looks->users[i] == uid;
+        return looks->n < ACCOUNT_LOOKS && of_user < LOOKS_OF_A_USER;
+}
+
+/* Waits until it may, which is at once unless somebody means no good.  False if it may not. */
+static bool look_begin(struct account_looks *looks, uid_t uid)
+{
+        int64_t until = 0;
+        bool may;
+
+        g_mutex_lock(&looks->lock);
+        while (!(may = locked_may_look(looks, uid))) {
+                until = until ? until : g_get_monotonic_time() + LOOK_WAIT_US;
+                if (!g_cond_wait_until(&looks->ended, &looks->lock, until))
+                        break;
+        }
+        if (may)
+                looks->users[looks->n++] = uid;
+        g_mutex_unlock(&looks->lock);
+        return may;
+}
+
+static void look_end(struct account_looks *looks, uid_t uid)
+{
+        unsigned i = 0;
+
+        g_mutex_lock(&looks->lock);
+        while (looks->users[i] != uid)
+                i++;
+        looks->users[i] = looks->users[--looks->n];
+        g_cond_broadcast(&looks->ended);
+        g_mutex_unlock(&looks->lock);
+}
+
+/* The head of the account of the process of thread `tid`, of user `uid`, as it is mapped there now.  That waits for
+ * what its address space waits for, which somebody who means no good can make long: so only some threads may
+ * look at a time, and fewer into one user's processes, so that he takes nobody else's place.  The others wait a
+ * moment, which is many times what a look takes; then the process has no account for them. */
+static bool read_remote_head(struct lazy *lazy, pid_t tid, uid_t uid, struct k42_account_head *ret_head)
 {
         struct iovec local = {ret_head, HEAD_SIZE};
         struct iovec remote = {(void *)(uintptr_t)K42_ACCOUNT_ADDRESS, HEAD_SIZE};
+        ssize_t n;
 
-        ssize_t n = -1;
-
-        if (atomic_fetch_add(&lazy->account_looks, 1) < LOOKS_MAX)
-                n = process_vm_readv(tid, &local, 1, &remote, 1, 0);
-        atomic_fetch_sub(&lazy->account_looks, 1);
+        if (!look_begin(&lazy->account_looks, uid))
+                return false;
+        n = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+        look_end(&lazy->account_looks, uid);
         return n == (ssize_t)HEAD_SIZE && good_head(ret_head);
 }
 
@@ -147,6 +194,25 @@ static bool locked_read_slot(const struct account *account, uint32_t slot,
                (ssize_t)sizeof *ret_slot;
 }
 
+/* Adds what the threads with a lane of their own counted for the slot.  Read after its flags: a bit that is
+ * there was set after the lane's counters were cleared.  Numbers that are not possible stay so. */
+static bool locked_add_lanes(const struct account *account, uint32_t number, struct k42_account_slot *slot)
+{
+        uint64_t lane[K42_ACCOUNT_COUNTERS];
+
+        for (unsigned n = 1; n <= K42_ACCOUNT_LANES && number < K42_ACCOUNT_LANE_SLOTS; n++) {
+                if (!(slot->flags & K42_ACCOUNT_LANE(n)))
+                        continue;
+                if (pread(account->fd, lane, sizeof lane, lane_at(n, number)) != (ssize_t)sizeof lane)
+                        return false;
+                for (unsigned i = 0; i < TOLD; i++)
+                        slot->counters[i] = MAX(slot->counters[i], lane[i]) <= K42_ACCOUNT_MOST
+                                                    ? slot->counters[i] + lane[i]
+                                                    : UINT64_MAX;
+        }
+        return true;
+}
+
 /* Numbers only grow, and not beyond what anybody could do. */
 static void take_counters(struct open_client_data *data, const struct k42_account_slot *slot)
 {
@@ -179,7 +245,7 @@ static void locked_absorb(const struct account *account, struct open_client_data
         struct k42_account_slot slot;
 
         if (locked_has_slot(account, data) && locked_read_slot(account, atomic_load(&data->slot), &slot) &&
-            slot.token == token)
+            slot.token == token && locked_add_lanes(account, atomic_load(&data->slot), &slot))
                 take_counters(data, &slot);
 }
 
@@ -224,9 +290,11 @@ static bool locked_give_slot(struct account *account, struct client *client,
                 atomic_store(highest, number);
         if (pwrite(account->fd, &slot, sizeof slot, slot_at(number)) != (ssize_t)sizeof slot)
                 return false;
+        atomic_store(&data->base.kept->says, 1);
         locked_mark(account, number, true);
         data->slot_nonce = atomic_load(&account->nonce);
         atomic_store(&data->slot, number);
+        atomic_store_explicit(&data->base.dirty, true, memory_order_release);
         return true;
 }
 
@@ -284,7 +352,8 @@ static struct account *find_account(struct lazy *lazy, struct client *client, pi
         struct k42_account_head head;
         int fd;
 
-        if (lazy->account_dev == 0 || client_info(client)->pid <= 0 || !read_remote_head(lazy, tid, &head) ||
+        if (lazy->account_dev == 0 || client_info(client)->pid <= 0 ||
+            !read_remote_head(lazy, tid, client_info(client)->uid, &head) ||
             head.pid != client_info(client)->pid)
                 return NULL;
         if (account && atomic_load(&account->nonce) == head.nonce)

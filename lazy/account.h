@@ -19,6 +19,7 @@
  * Locks: lazy.account_lock, then account.lock; under them only reads and writes of the file, and references
  * are taken.
  */
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -32,6 +33,15 @@ struct account_holder {
         void (*hold)(uint64_t client, int fd, void *data); /* a duplicate of fd; -1: none any more */
         int (*take)(uint64_t client, void *data);          /* the caller's then; -errno.  While resuming */
         void *data;
+};
+
+/* Threads that look into their callers, which can keep them waiting: of which users these are. */
+#define ACCOUNT_LOOKS 6
+struct account_looks {
+        GMutex lock;
+        GCond ended;
+        uid_t users[ACCOUNT_LOOKS]; /* under lock, like the next */
+        unsigned n;
 };
 
 /* Before there are threads: there are accounts from now on. */

@@ -34,6 +34,8 @@ int lazy_new(struct cobj *cobj, struct lazy **ret_lazy)
         lazy->cobj = cobj;
         g_mutex_init(&lazy->dead_lock);
         g_mutex_init(&lazy->account_lock);
+        g_mutex_init(&lazy->account_looks.lock);
+        g_cond_init(&lazy->account_looks.ended);
         lazy->descriptions = id_table_new(1, DESCRIPTIONS_MAX);
         lazy->fence = fence_new();
         lazy->limits = process_limits_new();
@@ -58,6 +60,8 @@ void lazy_free(struct lazy *lazy)
         }
         g_mutex_clear(&lazy->dead_lock);
         g_mutex_clear(&lazy->account_lock);
+        g_mutex_clear(&lazy->account_looks.lock);
+        g_cond_clear(&lazy->account_looks.ended);
         id_table_unref(lazy->descriptions);
         fence_free(lazy->fence);
         process_limits_free(lazy->limits);

@@ -15,7 +15,7 @@ struct lazy {
         _Atomic uint64_t reopens, gives;
         GMutex account_lock;           /* one account at a time is found, or replaced */
         struct account_holder account_holder; /* constant; zero: nobody */
-        atomic_int account_looks;      /* threads that look into their callers */
+        struct account_looks account_looks;
         uint64_t account_dev;          /* st_dev of memfds; constant; 0: no accounts */
 
         /* Those that were doubtful and were released: a request that was wrongly believed impossible may

@@ -235,6 +235,15 @@ _Static_assert(sizeof(struct k42_reopen_by_daemon) == 16, "fixed");
  *   daemon   reads the slot when somebody asks and when the handle ends.  After that its token is 0, and
  *            the slot is another handle's some time.
  *
+ * Threads that add to one number wait for each other's caches, so each of the first K42_ACCOUNT_LANES has a lane:
+ * counters of its own for the first K42_ACCOUNT_LANE_SLOTS slots, which it alone writes.  A lane counts from the
+ * moment on in which its bit is in the slot's flags, and what a slot says is the sum of its own counters and of
+ * those in such lanes.
+ *
+ *   shim     before a thread adds for the first time for a handle: sets its lane's counters of that slot to 0,
+ *            then the bit.  Threads without a lane add to the slot itself, with locked instructions.
+ *   daemon   clears the bits when it gives the slot, and reads the flags before the lanes.
+ *
  * The daemon must not believe anything of it: it only ever reads and writes the file (no mapping, so no
  * SIGBUS), takes only regular files of the kernel's own tmpfs with the right size and seals, and what a
  * slot says changes nothing but the counters of a living handle of that very process, which only grow, up to
@@ -244,10 +253,13 @@ _Static_assert(sizeof(struct k42_reopen_by_daemon) == 16, "fixed");
  * and one of an older protocol neither: then nothing is counted here.
  */
 #define K42_ACCOUNT_ADDRESS  UINT64_C(0x4b3432660000)
-#define K42_ACCOUNT_VERSION  1
-#define K42_ACCOUNT_LENGTH   (1u << 20) /* memory only as far as it is used */
+#define K42_ACCOUNT_VERSION  2
 #define K42_ACCOUNT_POSTS    64
 #define K42_ACCOUNT_SLOTS    16367 /* slot 0 is no slot */
+#define K42_ACCOUNT_LANES    31    /* 1 to 31; lane 0 is the slot itself */
+#define K42_ACCOUNT_LANE_SLOTS 4096
+/* Memory only as far as it is used. */
+#define K42_ACCOUNT_LENGTH   ((1u << 20) + K42_ACCOUNT_LANES * K42_ACCOUNT_LANE_SLOTS * 64u)
 #define K42_ACCOUNT_COUNTERS 6
 #define K42_ACCOUNT_MOST     (UINT64_C(1) << 62)
 
@@ -263,6 +275,8 @@ enum k42_account_counter {
 /* The slot's flags: the daemon sees and counts what read(2), write(2) and the like do (class counted); only
  * mappings, and what sendfile(2) and splice(2) read, are to be counted here. */
 #define K42_ACCOUNT_CALLS_SEEN 1
+/* Lane N (1 to K42_ACCOUNT_LANES) counts for this slot. */
+#define K42_ACCOUNT_LANE(n) (UINT64_C(1) << (n))
 
 struct k42_account_post {
         uint32_t tid;
@@ -277,6 +291,12 @@ struct k42_account_slot {
 };
 _Static_assert(sizeof(struct k42_account_slot) == 64, "a cache line");
 
+struct k42_account_lane {
+        uint64_t counters[K42_ACCOUNT_COUNTERS];
+        uint64_t reserved[2];
+};
+_Static_assert(sizeof(struct k42_account_lane) == 64, "a cache line");
+
 struct k42_account_head {
         uint32_t version; /* K42_ACCOUNT_VERSION */
         uint32_t length;  /* K42_ACCOUNT_LENGTH */
@@ -290,6 +310,7 @@ struct k42_account {
         uint64_t reserved[5];
         struct k42_account_post post[K42_ACCOUNT_POSTS];
         struct k42_account_slot slot[K42_ACCOUNT_SLOTS];
+        struct k42_account_lane lane[K42_ACCOUNT_LANES][K42_ACCOUNT_LANE_SLOTS]; /* lane N at N - 1 */
 };
 _Static_assert(sizeof(struct k42_account) == K42_ACCOUNT_LENGTH, "fixed");
 

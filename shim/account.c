@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -18,6 +19,18 @@ struct k42_account *_Atomic account_page;
 struct account_fd *account_fds;
 
 static _Atomic int page_pid; /* whose it is; the last that tried to make one */
+
+/* Lanes: a bit for each that a thread has; in the upper half the process whose threads these are (a child does
+ * not have its parent's), 0 in the first one. */
+static _Atomic uint64_t lanes;
+static pthread_key_t lane_key; /* gives the lane back when the thread ends */
+static _Atomic int lanes_on;
+__thread unsigned account_lane __attribute__((tls_model("initial-exec")));
+static __thread enum { LANE_WANTED, LANE_BUSY, LANE_REFUSED } lane_state __attribute__((tls_model("initial-exec")));
+
+/* Of the first so many keys each thread has the values within its own description: setting one allocates
+ * nothing. */
+#define KEYS_IN_THREAD 32
 
 static int kernel_pid(void)
 {
@@ -79,21 +92,101 @@ static void make_page(void)
         errno = saved;
 }
 
+/* What counts later in this thread counts in the slots. */
+static void leave_lane(void *lane)
+{
+        lane_state = LANE_REFUSED;
+        account_lane = ACCOUNT_NO_LANE;
+        atomic_fetch_and_explicit(&lanes, ~K42_ACCOUNT_LANE((uintptr_t)lane), memory_order_release);
+}
+
+static unsigned take_lane(void)
+{
+        const uint64_t all = K42_ACCOUNT_LANE(K42_ACCOUNT_LANES + 1) - K42_ACCOUNT_LANE(1);
+        uint64_t old = atomic_load_explicit(&lanes, memory_order_relaxed), lane;
+
+        do {
+                if ((old & all) == all)
+                        return ACCOUNT_NO_LANE;
+                lane = (uint64_t)__builtin_ctzll(all & ~old);
+        } while (!atomic_compare_exchange_weak_explicit(&lanes, &old, old | K42_ACCOUNT_LANE(lane),
+                                                        memory_order_acquire, memory_order_relaxed));
+        if (pthread_setspecific(lane_key, (void *)(uintptr_t)lane) != 0) {
+                leave_lane((void *)(uintptr_t)lane);
+                return ACCOUNT_NO_LANE;
+        }
+        return (unsigned)lane;
+}
+
+/* What a thread that had the lane before counted for the handle stays. */
+static void clear_lane(struct k42_account_slot *slot, uint64_t *counters, uint64_t bit)
+{
+        if (__atomic_load_n(&slot->flags, __ATOMIC_RELAXED) & bit)
+                return;
+        for (unsigned i = 0; i < K42_ACCOUNT_COUNTERS; i++)
+                __atomic_store_n(&counters[i], 0, __ATOMIC_RELAXED);
+        __atomic_fetch_or(&slot->flags, bit, __ATOMIC_RELEASE);
+}
+
+uint64_t *account_enter_lane(struct k42_account *page, unsigned number)
+{
+        uint64_t *counters = NULL;
+        const int saved = errno;
+
+        /* Busy: we are in a handler that came while the thread was here. */
+        if (lane_state != LANE_WANTED || !atomic_load_explicit(&lanes_on, memory_order_relaxed) ||
+            number >= K42_ACCOUNT_LANE_SLOTS)
+                return NULL;
+        lane_state = LANE_BUSY;
+        atomic_signal_fence(memory_order_seq_cst);
+        if (account_lane == ACCOUNT_NO_LANE)
+                account_lane = take_lane();
+        if (account_lane != ACCOUNT_NO_LANE) {
+                counters = page->lane[account_lane - 1][number].counters;
+                clear_lane(&page->slot[number], counters, K42_ACCOUNT_LANE(account_lane));
+        }
+        atomic_signal_fence(memory_order_seq_cst);
+        if (lane_state == LANE_BUSY)
+                lane_state = LANE_WANTED;
+        errno = saved;
+        return counters;
+}
+
+/* A program may have taken all keys that cost nothing, if its constructors came before. */
+static void start_lanes(void)
+{
+        if (pthread_key_create(&lane_key, leave_lane) != 0)
+                return;
+        if (lane_key < KEYS_IN_THREAD)
+                atomic_store(&lanes_on, 1);
+        else
+                (void)pthread_key_delete(lane_key);
+}
+
 void account_start(void)
 {
         const int saved = errno;
         void *fds = mmap(NULL, FD_TABLE_MAX * sizeof(struct account_fd), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-        if (fds != MAP_FAILED)
+        if (fds != MAP_FAILED) {
                 account_fds = fds;
+                start_lanes();
+        }
         errno = saved;
 }
 
 void account_child(void)
 {
-        if (atomic_load(&page_pid) != kernel_pid())
+        const int pid = kernel_pid();
+        uint64_t old = atomic_load(&lanes);
+
+        if (atomic_load(&page_pid) != pid)
                 atomic_store(&account_page, NULL);
+        if (old >> 32 != (uint64_t)pid) /* once, if several threads are here */
+                atomic_compare_exchange_strong(&lanes, &old, (uint64_t)pid << 32);
+        account_lane = ACCOUNT_NO_LANE; /* it was the parent's thread's */
+        lane_state = LANE_WANTED;
 }
 
 static struct k42_account_post *post_of(struct k42_account *page, uint32_t tid)

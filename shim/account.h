@@ -10,12 +10,15 @@
  * until it is touched, because the child does not have its parent's mapping.
  *
  * Counted is after the call, by what it returned.  The additions are single instructions, so that a signal
- * handler does not come between; only a process with several threads pays for locked ones.
+ * handler does not come between.  A process with one thread adds to the slot; of several each takes a lane
+ * when it counts for the first time, and gives it back when it ends.  Only threads that find none left pay for
+ * locked additions.
  *
  * Async-signal-safe; keeps errno.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -30,6 +33,14 @@ struct account_fd {
 };
 extern struct account_fd *account_fds;
 extern char __libc_single_threaded __attribute__((weak));
+
+/* This thread's lane; ACCOUNT_NO_LANE: none yet, or none any more. */
+#define ACCOUNT_NO_LANE 0
+extern __thread unsigned account_lane __attribute__((tls_model("initial-exec")));
+
+/* Where the calling thread counts for a slot for which its lane has no bit yet, or it no lane: the counters in
+ * its lane, which are 0 then.  NULL: in the slot itself, as everybody may. */
+uint64_t *account_enter_lane(struct k42_account *page, unsigned number);
 
 /* Once, after fd_table_init().  Nothing is said if it does not work: then nothing is counted. */
 void account_start(void);
@@ -61,15 +72,27 @@ static inline void account_copy(int from, int to)
                             atomic_load_explicit(&account_fds[from].token, memory_order_relaxed));
 }
 
-static inline void account_add(uint64_t *counter, uint64_t n)
+/* To what no other thread writes. */
+static inline void account_add_alone(uint64_t *counter, uint64_t n)
 {
 #ifdef __x86_64__
-        if (&__libc_single_threaded && __libc_single_threaded) {
-                __asm__("addq %1, %0" : "+m"(*counter) : "r"(n) : "cc");
-                return;
-        }
-#endif
+        __asm__("addq %1, %0" : "+m"(*counter) : "r"(n) : "cc");
+#else
         __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+#endif
+}
+
+/* Where this thread counts alone for the slot, or NULL. */
+static inline uint64_t *account_counters(struct k42_account *page, unsigned number, uint64_t flags)
+{
+        const unsigned lane = account_lane;
+
+        if (&__libc_single_threaded && __libc_single_threaded)
+                return page->slot[number].counters;
+        if (__builtin_expect(lane != ACCOUNT_NO_LANE && number < K42_ACCOUNT_LANE_SLOTS &&
+                                     (flags & K42_ACCOUNT_LANE(lane)), 1))
+                return page->lane[lane - 1][number].counters;
+        return account_enter_lane(page, number);
 }
 
 /* `n` is what the call returned; `seen`: the daemon counts such calls itself where it sees all. */
@@ -77,6 +100,7 @@ static inline void account_count(int fd, enum k42_account_counter calls, ssize_t
 {
         struct k42_account *page;
         struct k42_account_slot *slot;
+        uint64_t flags, *counters;
         unsigned number;
 
         if (!account_fds || (unsigned)fd >= FD_TABLE_MAX)
@@ -86,10 +110,17 @@ static inline void account_count(int fd, enum k42_account_counter calls, ssize_t
         if (__builtin_expect(number == 0, 1) || !page || n < 0)
                 return;
         slot = &page->slot[number];
+        flags = __atomic_load_n(&slot->flags, __ATOMIC_RELAXED);
         if (__atomic_load_n(&slot->token, __ATOMIC_RELAXED) !=
                     atomic_load_explicit(&account_fds[fd].token, memory_order_relaxed) ||
-            (seen && (slot->flags & K42_ACCOUNT_CALLS_SEEN)))
+            (seen && (flags & K42_ACCOUNT_CALLS_SEEN)))
                 return;
-        account_add(&slot->counters[calls], 1);
-        account_add(&slot->counters[calls + 1], (uint64_t)n);
+        counters = account_counters(page, number, flags);
+        if (__builtin_expect(counters != NULL, 1)) {
+                account_add_alone(&counters[calls], 1);
+                account_add_alone(&counters[calls + 1], (uint64_t)n);
+        } else {
+                __atomic_fetch_add(&slot->counters[calls], 1, __ATOMIC_RELAXED);
+                __atomic_fetch_add(&slot->counters[calls + 1], (uint64_t)n, __ATOMIC_RELAXED);
+        }
 }

@@ -377,6 +377,116 @@ PY
     [ "$(backing)" = contents ]
 }
 
+# writer FILE: appends until it may not, then says so in $S/refused.
+writer() {
+    python3 - "$1" "$S/refused" <<'E' 3>&- &
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+while True:
+    try:
+        os.write(fd, b"x" * 100)
+    except OSError as e:
+        assert e.errno == 9, e
+        break
+open(sys.argv[2], "w").close()
+time.sleep(60)
+E
+    VICTIM=$!
+}
+
+@test "revoke while the worker is killed in the middle of it: done when it says so, and else it can be asked again" {
+    local io i status said size seed=${K42_SEED:-$RANDOM}
+    echo "K42_SEED=$seed"
+    RANDOM=$seed
+    for io in counted cached; do
+        k42_mount -o "io=$io"
+        for ((i = 0; i < 8; i++)); do
+            rm -f "$S/refused"
+            : >"$S/src/w$i"
+            writer "$S/mnt/w$i"
+            while [ ! -s "$S/src/w$i" ]; do sleep 0.02; done
+            timeout 60 "$K42CTL" revoke --wait "$S/mnt/w$i" >"$S/said" 2>&1 3>&- &
+            said=$!
+            sleep "0.00$((RANDOM % 10))"
+            k42_kill_worker
+            status=0
+            wait "$said" || status=$?
+            echo "$io $i: status $status $(cat "$S/said")"
+            if [ "$status" != 0 ]; then
+                [ "$status" = 1 ]
+                [ -s "$S/said" ]
+                ctl revoke --wait "$S/mnt/w$i"
+            fi
+            size=$(stat -c %s "$S/src/w$i")
+            sleep 0.2
+            [ "$(stat -c %s "$S/src/w$i")" = "$size" ]
+            [ -e "$S/refused" ]
+            kill "$VICTIM"
+            wait "$VICTIM" 2>/dev/null || true
+            VICTIM=
+        done
+        k42_counts_zero
+        k42_umount
+    done
+}
+
+@test "revoke --wait: waits for an operation that does not end, and without it says that there is one" {
+    need_root "to mirror a file system whose daemon is stopped"
+    local io below
+    mkdir "$S/upper"
+    for io in counted cached; do
+        k42_mount -o io=counted "$S/src" "$S/mnt" "$S/state"
+        below=$K42_WORKER
+        echo contents >"$S/src/stuck"
+        k42_mount -o "io=$io" "$S/mnt" "$S/upper" "$S/state2"
+        python3 - "$S/upper/stuck" "$S/go" "$S/got" <<'E' 3>&- &
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR)
+open(sys.argv[2], "w").close()
+while os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+done = b""
+try:
+    done = b"%d" % os.pwrite(fd, b"C", 0)
+    os.pwrite(fd, b"D", 0)
+except OSError as e:
+    done += b" errno %d" % e.errno
+open(sys.argv[3], "wb").write(done)
+E
+        VICTIM=$!
+        while [ ! -e "$S/go" ]; do sleep 0.05; done
+        kill -STOP "$below"
+        rm "$S/go"
+        sleep 0.5
+        run timeout 30 "$K42CTL" revoke "$VICTIM" "$S/upper"
+        echo "$io, without: $status $output"
+        if [ "$io" = counted ]; then
+            [ "$status" = 1 ]
+            [[ $output == *"still running"* ]]
+            run timeout 3 "$K42CTL" revoke --wait "$VICTIM" "$S/upper"
+            [ "$status" = 124 ]
+        fi
+        [ ! -e "$S/got" ]
+        if [ "$io" = cached ]; then # a file only, whose path cannot be looked up below now
+            kill -CONT "$below"
+            timeout 30 "$K42CTL" revoke --wait "$S/upper/stuck"
+        else
+            timeout 30 "$K42CTL" revoke --wait "$VICTIM" "$S/upper" 3>&- &
+            sleep 0.5
+            kill -0 $!
+            kill -CONT "$below"
+            wait $!
+        fi
+        wait "$VICTIM"
+        VICTIM=
+        echo "$io: $(cat "$S/got")"
+        [[ $(cat "$S/got") == *"errno 9" || $io == cached ]]
+        rm "$S/got"
+        k42_umount "$S/upper"
+        k42_umount "$S/mnt"
+    done
+}
+
 # ---- k42run --rights ----
 
 @test "k42run --rights: children may do with what they inherit what they were left, and no more" {

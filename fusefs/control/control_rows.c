@@ -55,6 +55,12 @@ void control_put_columns(struct json_text *text, const struct store_handle_row *
         json_text_uint(text, row->writes);
         json_text_key(text, "write_bytes");
         json_text_uint(text, row->write_bytes);
+        json_text_key(text, "mappings");
+        json_text_uint(text, row->mappings);
+        json_text_key(text, "mapped_bytes");
+        json_text_uint(text, row->mapped_bytes);
+        json_text_key(text, "counted_by");
+        json_text_string(text, row->counted_by);
 }
 
 void control_put_row(struct json_text *text, const struct store_handle_row *row)

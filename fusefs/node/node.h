@@ -22,5 +22,9 @@ uint32_t node_table_parked(struct node_table *table);    /* descriptors left wit
  * /proc/PID/fdinfo show it. */
 void node_identity(struct server_object *object, dev_t *ret_dev, ino_t *ret_ino);
 
+/* The path of the node with this id (free with g_free()), or NULL if nobody knows it any more.  Any thread; takes
+ * the locks of links only. */
+char *node_table_describe(struct node_table *table, uint64_t id);
+
 /* The operations, for fuse_session_new(). */
 extern const struct fuse_lowlevel_ops k42_ops;

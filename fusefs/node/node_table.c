@@ -167,6 +167,17 @@ struct server_file *node_table_file(struct node_table *table, fuse_ino_t ino)
         return ino == FUSE_ROOT_ID ? table->root : id_table_get(table->ids, ino);
 }
 
+char *node_table_describe(struct node_table *table, uint64_t id)
+{
+        SERVER_FILE(file);
+
+        if (id == FUSE_ROOT_ID)
+                file = server_file_ref(table->root);
+        else
+                file = id_table_get_ref(table->ids, id, try_ref);
+        return file ? server_file_describe(file) : NULL;
+}
+
 /* A mount below SOURCE may have forbidden what ours allows; all of ours is one mount, so what lies
  * there is refused.  (An ordinary user's mount never has setuid programs or devices.) */
 static int check_mount_flags(const struct k42_options *options, int fd)

@@ -25,6 +25,7 @@
 #include "fusefs/failpoint.h"
 #include "fusefs/holder/link.h"
 #include "fusefs/mount.h"
+#include "fusefs/node/node.h"
 #include "fusefs/options.h"
 #include "fusefs/resume/requests.h"
 #include "fusefs/resume/resume.h"
@@ -227,6 +228,14 @@ static int start_journal(struct k42_mount *mount)
         return r < 0 ? say(mount, "journal", "cannot be made", r) : 0;
 }
 
+/* The path of a node that the kernel, or somebody, knows still. */
+static char *describe_node(uint64_t id, void *data)
+{
+        struct k42_mount *mount = data;
+
+        return node_table_describe(mount->nodes, id);
+}
+
 static int start_store(struct k42_mount *mount)
 {
         g_autofree char *path = state_dir_file(mount->state_dir, "state.db");
@@ -238,6 +247,8 @@ static int start_store(struct k42_mount *mount)
                 .journal = mount->journal,
                 .cobj = mount->cobj,
                 .history = mount->options.history,
+                .describe = describe_node,
+                .describe_data = mount,
                 .resume = mount->resume,
         };
         int r = store_open(&config, &mount->store, &error);

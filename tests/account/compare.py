@@ -21,13 +21,14 @@ for name in sys.argv[2:4]:
     for row in json.load(open(name)):
         if row["type"] != "FILE":
             continue
-        key = row["pid"], row["path"]
+        # "…": a file that was revoked has no name at a worker that came later.
+        key = row["pid"], row["path"] if row["path"] != "/…" else None
         for i, column in enumerate(("read_bytes", "write_bytes") + (("mappings", "mapped_bytes") if mappings else ())):
             told[key][i] += row[column]
         for i, column in enumerate(("reads", "writes")):
             told_calls[key][i] += row[column]
-# The history does not know the file of a handle that was closed before its row was written, nor the process if
-# that was gone, too: what may be among those is compared as one sum.
+# The history may not know the file of a handle that was closed before its row was written, nor a program the process
+# that was gone: what may be among those is compared as one sum.
 def merge(key):
     gone = (None, None)
     for table in (truth, told):

@@ -155,7 +155,10 @@ static void bad_words(void)
                 if (slot->token != token)
                         slot->token = (UINT64_C(1) + i / 64 % 8) << 32 | i % 64;
                 memset(slot->counters, i % 2 ? 0xff : 0x33, sizeof slot->counters);
+                slot->flags = UINT64_MAX;
         }
+        for (unsigned lane = 0; lane < K42_ACCOUNT_LANES; lane++)
+                memset(account->lane[lane], lane % 3 ? 0x3f : 0xff, 64 * sizeof account->lane[lane][0]);
         close(open_it());
         account->head.nonce += 1000; /* another one, it says: what is there is read, and refused */
         close(open_it());

@@ -9,6 +9,10 @@
  *
  * Each file is opened once, so that (process, file) is one handle.  A process that dies does it to itself,
  * between two system calls.
+ *
+ * With K42CTL in the environment, rights and files are also taken: LEDGER_TAKES names what, of `file` (revoke FILE),
+ * `process` (revoke PID, of the process that does it) and `restrict`.  What is taken at random times from others,
+ * too, must neither count nor move: a call that fails counts nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,6 +56,7 @@ static struct ledger *ledger;
 static struct row *mine;
 static char *ledger_path, *mount_path, *program;
 static uint64_t state;
+static const char *takes; /* NULL: nothing is taken */
 static unsigned depth;
 static struct {
         int fd;
@@ -77,7 +82,7 @@ static _Noreturn void fail(const char *what)
 /* What may fail: rights can have been taken away. */
 static void check(ssize_t n, const char *what)
 {
-        if (n < 0 && errno != EBADF)
+        if (n < 0 && errno != EBADF && !(takes && errno == EACCES))
                 fail(what);
 }
 
@@ -306,6 +311,52 @@ static void do_descriptors(void)
         }
 }
 
+static void k42ctl(const char *verb, const char *target, const char *rights)
+{
+        const char *program_path = getenv("K42CTL");
+        int status;
+        pid_t pid;
+
+        fflush(stdout);
+        pid = fork();
+        if (pid == 0) {
+                unsetenv("LD_PRELOAD"); /* it can be a sanitizer's build, which wants to be first */
+                if (*target == '/') /* a file tells its mount */
+                        execl(program_path, program_path, verb, target, NULL);
+                else if (rights)
+                        execl(program_path, program_path, verb, target, rights, mount_path, NULL);
+                else
+                        execl(program_path, program_path, verb, target, mount_path, NULL);
+                _exit(127);
+        }
+        while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        /* 1: there is no handle to take, or what others have begun is not over yet. */
+        if (pid < 0 || !WIFEXITED(status) || WEXITSTATUS(status) > 1)
+                fail("k42ctl");
+}
+
+/* Each takes from this process, and `file` from all. */
+static void do_take(void)
+{
+        static const char *const rights[] = {"rd", "rwd", "wd", "rwdc"};
+        const unsigned which = pick(n_fds), what = pick(3);
+        char target[4096];
+
+        if (!takes)
+                return;
+        if (what == 0 && strstr(takes, "file")) {
+                snprintf(target, sizeof target, "%s/%03u", mount_path, fds[which].file);
+                k42ctl("revoke", target, NULL);
+                return;
+        }
+        snprintf(target, sizeof target, "%d", (int)getpid());
+        if (what == 1 && strstr(takes, "process") && pick(4) == 0)
+                k42ctl("revoke", target, NULL);
+        else if (what == 2 && strstr(takes, "restrict"))
+                k42ctl("restrict", target, rights[pick(4)]);
+}
+
 static void run(unsigned steps);
 
 static void do_fork(unsigned steps)
@@ -362,6 +413,8 @@ static void run(unsigned steps)
                         do_fork(steps);
                 else if (what < 98 && depth > 0)
                         do_exec(steps);
+                else if (what == 98)
+                        do_take();
                 else if (what == 99 && depth > 0 && pick(4) == 0)
                         kill(getpid(), SIGKILL);
         }
@@ -422,6 +475,7 @@ int main(int argc, char **argv)
 
         if (n < 0 || argc < 3)
                 return 2;
+        takes = getenv("K42CTL") ? getenv("LEDGER_TAKES") : NULL;
         program = self;
         ledger_path = argv[2];
         mount_path = argc > 3 ? argv[3] : NULL;

@@ -174,7 +174,7 @@ static void expect_keys(JsonObject *object, const char *keys)
 #define LIST "{\"verb\":\"list\"}\n"
 #define HANDLE_KEYS                                                                                \
         "handle parent pid ppid uid comm exe path type flags rights class sharing opened reads "   \
-        "read_bytes writes write_bytes"
+        "read_bytes writes write_bytes mappings mapped_bytes counted_by"
 
 static void test_list(struct fixture *f, const void *data)
 {

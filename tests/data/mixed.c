@@ -412,6 +412,8 @@ static void parse(int argc, char **argv)
         const char *v;
 
         t.seed = (uint64_t)time(NULL);
+        if ((v = getenv("K42_SEED")))
+                t.seed = strtoull(v, NULL, 10);
         t.seconds = 5;
         t.processes = 4;
         for (int i = 1; i < argc; i++) {

@@ -102,6 +102,8 @@ static void parse(int argc, char **argv)
         const char *v;
 
         t.seed = (uint64_t)time(NULL) * 1000 + (uint64_t)getpid();
+        if ((v = getenv("K42_SEED")))
+                t.seed = strtoull(v, NULL, 10);
         for (int i = 1; i < argc; i++) {
                 if ((v = option_value(argv[i], "--seed")))
                         t.seed = strtoull(v, NULL, 10);

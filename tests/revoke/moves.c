@@ -358,13 +358,17 @@ static int one_round(const char *file, const char *what, char **argv)
 int main(int argc, char **argv)
 {
         static char first[SIZE];
+        unsigned seed;
         int bad = 0, fd;
 
         if (argc < 5)
                 return 2;
         memset(first, 'A', SIZE);
         cached = getenv("K42_CACHED") != NULL;
-        srand((unsigned)time(NULL));
+        seed = getenv("K42_SEED") ? (unsigned)strtoul(getenv("K42_SEED"), NULL, 10) : (unsigned)time(NULL);
+        printf("K42_SEED=%u\n", seed);
+        fflush(stdout);
+        srand(seed);
         workers = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         ready = (atomic_int *)((char *)workers + 60000);
         taking = ready + 1;

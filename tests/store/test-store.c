@@ -17,7 +17,7 @@
 /* The contract: columns of the view, in order. */
 #define CONTRACT_COLUMNS                                                                           \
         "handle\nparent\npid\nppid\nuid\ncomm\nexe\npath\ntype\nflags\nrights\nclass\nsharing\n"   \
-        "opened\nreads\nread_bytes\nwrites\nwrite_bytes"
+        "opened\nreads\nread_bytes\nwrites\nwrite_bytes\nmappings\nmapped_bytes\ncounted_by"
 
 static const struct fixture_config small_ring = {.ring = 64};
 static const struct fixture_config with_history = {.ring = 16384, .history = 10};

@@ -272,6 +272,24 @@ static void test_goes_on(struct test *t, gconstpointer data)
         live(t, take_over_again, false); /* after a clean end, as for an upgrade */
 }
 
+/* A database of a daemon that did not know the columns which were added since gets them, and keeps its rows. */
+static void test_added_columns(struct test *t, gconstpointer data)
+{
+        live(t, open_close_die, true);
+        helper_run("sql", t->db_path,
+                   "DROP VIEW open_handles;"
+                   "ALTER TABLE handles DROP COLUMN mappings; ALTER TABLE handle_history DROP COLUMN mappings;"
+                   "ALTER TABLE handles DROP COLUMN mapped_bytes;"
+                   "ALTER TABLE handle_history DROP COLUMN mapped_bytes;"
+                   "ALTER TABLE handles DROP COLUMN counted_by;"
+                   "ALTER TABLE handle_history DROP COLUMN counted_by;"
+                   "CREATE VIEW open_handles AS SELECT token FROM handles");
+        live(t, take_over_and_die, true);
+        g_assert_cmpint(query_int(t->db_path, "SELECT count(*) FROM open_handles WHERE counted_by = 'daemon'"), >,
+                        0);
+        live(t, take_over_again, false);
+}
+
 /* The database or the journal is unusable: it is said, moved aside, and the rows are right. */
 static const char *expected_warning;
 static unsigned expected_history;
@@ -539,6 +557,7 @@ int main(int argc, char **argv)
         fixture_init(&argc, &argv);
 #define ADD(name, data, fn) g_test_add(name, struct test, data, set_up, fn, tear_down)
         ADD("/takeover/goes-on", NULL, test_goes_on);
+        ADD("/takeover/added-columns", NULL, test_added_columns);
         for (unsigned i = 0; i < G_N_ELEMENTS(broken); i++) {
                 g_autofree char *name = g_strconcat("/takeover/database/", broken[i], NULL);
 
