@@ -9,7 +9,7 @@ file's; the mount goes on with the first
 worker that comes, and files that are opened by name are right.  A STEP is one of
 
     WHAT:HOW         breaks the file WHAT of the state directory: missing, empty, short, garbage, zeros,
-                     newer, replaced; or `state:removed`, `state:full`, `state.db:locked`
+                     newer, replaced; or `state:removed`, `state:full`, `state.db:locked`, `keep:handles`
     all WHAT:HOW     the same, and nothing that is open may have failed by it
     random:SEED:N    N times: bytes of what comes from SEED, somewhere in keep, journal and requests
     source:SEED:N    N times: the files of SOURCE are replaced, deleted and moved by others
@@ -24,6 +24,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -155,7 +156,7 @@ class Everything:
         self.files.append(Held("gone", os.O_RDWR, gone=True))
         self.written = Held("written", os.O_RDWR)
         self.files.append(self.written)
-        self.dirs = [os.open(at(d), os.O_RDONLY | os.O_DIRECTORY) for d in ("", "dir", "dir/below")]
+        self.dirs = {d: os.open(at(d), os.O_RDONLY | os.O_DIRECTORY) for d in ("", "dir", "dir/below")}
         self.locked = os.open(at("locked"), os.O_RDWR | os.O_CREAT)
         os.write(self.locked, b"locked")
         fcntl.flock(self.locked, fcntl.LOCK_EX)
@@ -165,19 +166,25 @@ class Everything:
     def verify(self, all_go_on, step):
         for f in self.files:
             f.verify(all_go_on, step)
-        for d in self.dirs:
+        for d, fd in self.dirs.items():
             try:
-                names = set(os.listdir(d))
-                wrong = {n for n in names if not n.startswith(("file", "dir", "below", "written", "locked",
-                                                               "range", "new", ".fuse", "gone", "moved"))}
-                if wrong or not names:
-                    problem(f"{step}: a directory shows {names}")
+                self.verify_dir(d, fd, step)
             except OSError as e:
                 if all_go_on or e.errno not in ERRORS:
-                    problem(f"{step}: a directory: {e}")
+                    problem(f"{step}: directory {d}: {e}")
         self.write(all_go_on, step)
         self.by_name(step)
         self.locks(step)
+
+    @staticmethod
+    def verify_dir(d, fd, step):
+        """It shows what is in SOURCE; what others did there is told to the kernel a moment later."""
+        for _ in range(40):
+            names, right = set(os.listdir(fd)), set(os.listdir(os.path.join(src, d)))
+            if names == right:
+                return
+            time.sleep(0.05)
+        problem(f"{step}: directory {d} shows {names}, and not {right}")
 
     def write(self, all_go_on, step):
         """What is written through a descriptor is in its own file, or it is an error."""
@@ -245,9 +252,9 @@ class Everything:
     def reopen(self):
         for f in self.files:
             f.reopen()
-        self.dirs = [d for d in self.dirs if self.works(d, os.listdir)]
-        while len(self.dirs) < 3:
-            self.dirs.append(os.open(at("dir"), os.O_RDONLY | os.O_DIRECTORY))
+        for d, fd in self.dirs.items():
+            if not self.works(fd, os.listdir):
+                self.dirs[d] = os.open(at(d), os.O_RDONLY | os.O_DIRECTORY)
         for name, lock in (("locked", fcntl.flock), ("range", fcntl.lockf)):
             if not self.works(getattr(self, name), self.ask):
                 fd = os.open(at(name), os.O_RDWR)
@@ -303,6 +310,26 @@ def break_file(name, how):
         sys.exit(f"nobody knows how to break a file so: {how}")
 
 
+def break_handles():
+    """What the records of files (kept_node.h) say of their file handles; all else in them is right."""
+    path = os.path.join(state, "keep")
+    with open(path, "rb") as f:
+        data = f.read()
+    broken = 0
+    for name in [f.name for f in held.files if f.name != "gone"]:
+        key = os.stat(os.path.join(src, name)).st_ino.to_bytes(8, sys.byteorder)
+        where = data.find(key)
+        while where >= 0:
+            # id, dev, ino; 24 bytes on the type, and what is known of the handle
+            kind = int.from_bytes(data[where + 32:where + 34], sys.byteorder)
+            if where % 16 == 0 and kind == stat.S_IFREG and data[where + 35] > 0:
+                overwrite(path, where + 36, random.randbytes(4 + data[where + 35]))
+                broken += 1
+            where = data.find(key, where + 1)
+    if broken == 0:
+        problem("no record of a file was found")
+
+
 class Database:
     """state.db is locked by somebody else for a while."""
 
@@ -345,10 +372,13 @@ def change_source(rng, held):
     """What others do in SOURCE: the same name is another file."""
     for f in rng.sample(held.files, 6):
         path = os.path.join(src, f.name)
-        if f.name in ("gone", "written") or not os.path.exists(path):
+        if f.name in ("gone", "written"):
             continue
         how = rng.randrange(4)
-        if how == 0:  # by rename
+        if not os.path.exists(path):
+            with open(path, "wb") as new:
+                new.write(of(f"another {f.name}"))
+        elif how == 0:  # by rename
             with open(path + ".tmp", "wb") as new:
                 new.write(of(f"another {f.name}"))
             os.rename(path + ".tmp", path)
@@ -393,6 +423,8 @@ def run(step, held):
             while_dead(shutil.rmtree, state)
         elif how == ["full"]:
             while_dead(fill_state)
+        elif how == ["handles"]:
+            while_dead(break_handles)
         else:
             while_dead(break_file, what, how[0])
         held.verify(all_go_on, step)
