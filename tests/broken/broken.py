@@ -61,9 +61,10 @@ def status():
 
 
 def is_dead(pid):
+    """With all of its threads: one that has not seen the kill yet can still take a request, and with it go."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
     except (FileNotFoundError, ProcessLookupError):
         return True
 
