@@ -96,6 +96,28 @@ said() {
     classes keep:handles
 }
 
+@test "a state directory where nothing can be written any more: all goes on" {
+    need_root "to make a directory read-only for root"
+    STATE=$S/state
+    touch "$S/immutable"
+    chattr +i "$S/immutable" 2>/dev/null || skip "this file system has no immutable files"
+    chattr -i "$S/immutable"
+    k42_expect_log '(journal|state.db|mount|reopen).*: (Operation not permitted|Read-only file system)'
+    k42_expect_log 'keep: cannot be written to any more: it goes on in memory$'
+    classes "all state:readonly"
+}
+
+@test "SOURCE is moved and another directory is there: the mount goes on with what it had" {
+    local IO
+    for IO in counted cached fast; do
+        k42_mount -o "io=$IO"
+        broken "all source:replaced"
+        k42_umount
+        rm -r "$S/src"
+        mv "$S/src.moved" "$S/src"
+    done
+}
+
 @test "a few bytes are changed, anywhere" {
     k42_expect_log '(keep|requests): (is made anew|[0-9]+ damaged parts)'
     k42_expect_log '(keep|requests): (what it has of a request|a counter of ids)'

@@ -9,10 +9,13 @@ file's; the mount goes on with the first
 worker that comes, and files that are opened by name are right.  A STEP is one of
 
     WHAT:HOW         breaks the file WHAT of the state directory: missing, empty, short, garbage, zeros,
-                     newer, replaced; or `state:removed`, `state:full`, `state.db:locked`, `keep:handles`
+                     newer, replaced; or `state:removed`, `state:full`, `state:readonly`,
+                     `state.db:locked`, `keep:handles`
     all WHAT:HOW     the same, and nothing that is open may have failed by it
     random:SEED:N    N times: bytes of what comes from SEED, somewhere in keep, journal and requests
     source:SEED:N    N times: the files of SOURCE are replaced, deleted and moved by others
+    source:replaced  SOURCE is moved, and another directory, with files of the same names, is where it was; it is
+                     the last step of a mount
 """
 import contextlib
 import errno
@@ -356,6 +359,43 @@ def fill_state():
     os.close(fd)
 
 
+@contextlib.contextmanager
+def readonly_state():
+    """For whoever opens something there, by its name or by the directory's descriptor."""
+    names = [os.path.join(state, n) for n in os.listdir(state)]
+    # a socket cannot be made immutable
+    names = [n for n in names if stat.S_ISREG(os.lstat(n).st_mode)] + [state]
+
+    def begin():
+        subprocess.run(["chattr", "+i", *names], check=True)
+        subprocess.run(["mount", "--bind", state, state], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
+
+    try:
+        yield begin
+    finally:
+        subprocess.run(["umount", "-l", state])
+        subprocess.run(["chattr", "-i", *names], check=True)
+
+
+def replace_source():
+    """SOURCE goes elsewhere; what the new one has is called the same, and is nothing of the mount's."""
+    global src
+    old = src
+    src = old + ".moved"
+    os.rename(old, src)
+    for d in ("", "dir", "dir/below"):
+        os.mkdir(os.path.join(old, d))
+    for f in held.files:
+        with open(os.path.join(old, f.name), "wb") as new:
+            new.write(of(f"another {f.name}"))
+    return old
+
+
+def contents_of(top):
+    return {os.path.join(d, n): open(os.path.join(d, n), "rb").read() for d, _, names in os.walk(top) for n in names}
+
+
 def garbage(rng):
     """A few bytes somewhere: each file has been changed by many a round."""
     done = []
@@ -411,6 +451,15 @@ def run(step, held):
             held.reopen()
             if problems > before:
                 print(f"seed {how[0]}, round {i}: {did}")
+    elif step == "all source:replaced":
+        old = src
+        while_dead(replace_source)
+        before = contents_of(old)
+        held.verify(all_go_on, step)
+        while_dead(lambda: None)
+        held.verify(all_go_on, step + ", and again")
+        if contents_of(old) != before:
+            problem(f"{step}: something was written to the other directory")
     elif what == "source":
         rng = random.Random(int(how[0]))
         for i in range(int(how[1])):
@@ -421,6 +470,12 @@ def run(step, held):
             with Database():
                 while_dead(lambda: None)
                 held.verify(all_go_on, step)
+        elif how == ["readonly"]:
+            with readonly_state() as begin:
+                while_dead(begin)
+                held.verify(all_go_on, step)
+                while_dead(lambda: None)
+                held.verify(all_go_on, step + ", and a second worker")
         elif how == ["removed"]:
             while_dead(shutil.rmtree, state)
         elif how == ["full"]:
