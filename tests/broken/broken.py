@@ -207,25 +207,35 @@ class Everything:
                 problem(f"{step}: writing: {e}")
 
     def by_name(self, step):
-        """What is opened anew is right, whatever was lost."""
+        """What is opened anew is right, whatever was lost; what others did is told to the kernel a moment later."""
         for f in self.files:
             if f.name in ("gone", "written"):
                 continue
+            for _ in range(40):
+                right, data = self.both(f.name)
+                if data == right:
+                    break
+                time.sleep(0.05)
+            else:
+                problem(f"{step}: {f.name} by name is wrong: {data if isinstance(data, OSError) else ''}")
+        self.make_new(step)
+
+    @staticmethod
+    def both(name):
+        """What is there in SOURCE and through the mount: the contents, or None, or an error."""
+        found = []
+        for path in (os.path.join(src, name), at(name)):
             try:
-                with open(os.path.join(src, f.name), "rb") as there:
-                    right = there.read()
+                with open(path, "rb") as f:
+                    found.append(f.read())
             except FileNotFoundError:
-                right = None
-            try:
-                with open(at(f.name), "rb") as there:
-                    data = there.read()
-            except FileNotFoundError:
-                data = None
+                found.append(None)
             except OSError as e:
-                problem(f"{step}: {f.name} by name: {e}")
-                continue
-            if data != right:
-                problem(f"{step}: {f.name} by name is wrong")
+                found.append(e)
+        return found
+
+    @staticmethod
+    def make_new(step):
         new = at(f"new{random.getrandbits(60)}")
         os.mkdir(new)
         with open(new + "/new", "x") as f:
