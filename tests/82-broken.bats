@@ -13,6 +13,7 @@ setup() {
     k42_scratch
     k42_state_in_memory
     k42_expect_log 'the worker was killed by signal 9'
+    k42_expect_log 'how [0-9]+ files are open is not known any more'
     SEED=${K42_SEED:-$RANDOM}
 }
 teardown() { k42_cleanup; [ -z "${TMPFS:-}" ] || umount -l "$TMPFS"; }
@@ -94,6 +95,17 @@ said() {
 @test "file handles that are wrong, of files that are what they were: found by name" {
     need_root "an ordinary user has no file handles"
     classes keep:handles
+}
+
+@test "what is open is not known any more: found by name, in all classes" {
+    k42_expect_log 'records of open files could not be used again'
+    local IO
+    for IO in counted cached fast; do
+        k42_mount -o "io=$IO"
+        broken keep:descriptions
+        k42_umount
+        [ ! -e "$STATE" ]
+    done
 }
 
 @test "a state directory where nothing can be written any more: all goes on" {

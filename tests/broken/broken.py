@@ -10,7 +10,8 @@ worker that comes, and files that are opened by name are right.  A STEP is one o
 
     WHAT:HOW         breaks the file WHAT of the state directory: missing, empty, short, garbage, zeros,
                      newer, replaced; or `state:removed`, `state:full`, `state:readonly`,
-                     `state.db:locked`, `keep:handles`
+                     `state.db:locked`, `keep:handles`,
+                     `keep:descriptions`
     all WHAT:HOW     the same, and nothing that is open may have failed by it
     random:SEED:N    N times: bytes of what comes from SEED, somewhere in keep, journal and requests
     source:SEED:N    N times: the files of SOURCE are replaced, deleted and moved by others
@@ -213,10 +214,10 @@ class Everything:
                 continue
             for _ in range(40):
                 right, data = self.both(f.name)
-                if data == right:
+                if data == right or isinstance(data, OSError):
                     break
                 time.sleep(0.05)
-            else:
+            if data != right:
                 problem(f"{step}: {f.name} by name is wrong: {data if isinstance(data, OSError) else ''}")
         self.make_new(step)
 
@@ -247,7 +248,7 @@ class Everything:
         shutil.rmtree(new)
 
     def locks(self, step):
-        """They are the kernel's: whoever asks by name meets them, as long as the file is known."""
+        """They are the kernel's: whoever asks by name meets them, as long as it is known that it is open."""
         for name, lock in (("locked", fcntl.flock), ("range", fcntl.lockf)):
             try:
                 self.ask(self.locked if name == "locked" else self.range)
@@ -278,8 +279,9 @@ class Everything:
 
     @staticmethod
     def ask(fd):
-        """Something that the kernel cannot answer."""
+        """Something that the kernel cannot answer: for the file, and for what is open."""
         os.fchmod(fd, 0o644)
+        os.fsync(fd)
 
     @staticmethod
     def works(fd, use):
@@ -343,6 +345,19 @@ def break_handles():
             where = data.find(key, where + 1)
     if broken == 0:
         problem("no record of a file was found")
+
+
+def lose_descriptions():
+    """All records of what is open, as if they had never been written: their state (keep.c) is 0."""
+    path = os.path.join(state, "keep")
+    with open(path, "rb") as f:
+        data = f.read()
+    word = (0x6b33e5a95c970000 + 3).to_bytes(8, sys.byteorder)
+    where = [at for at in range(0, len(data), 64) if data[at:at + 8] == word]
+    for at in where:
+        overwrite(path, at, bytes(8))
+    if not where:
+        problem("no record of a description was found")
 
 
 class Database:
@@ -492,6 +507,8 @@ def run(step, held):
             while_dead(fill_state)
         elif how == ["handles"]:
             while_dead(break_handles)
+        elif how == ["descriptions"]:
+            while_dead(lose_descriptions)
         else:
             while_dead(break_file, what, how[0])
         held.verify(all_go_on, step)
