@@ -13,7 +13,7 @@ setup() {
     k42_scratch
     k42_state_in_memory
     k42_expect_log 'the worker was killed by signal 9'
-    k42_expect_log 'how [0-9]+ files are open is not known any more'
+    k42_expect_log 'files that are open in a way that is not known any more: [0-9]+;'
     SEED=${K42_SEED:-$RANDOM}
 }
 teardown() { k42_cleanup; [ -z "${TMPFS:-}" ] || umount -l "$TMPFS"; }

@@ -306,8 +306,8 @@ void passthrough_resumed(struct k42_mount *mount)
                 server_file_unref(file);
         }
         if (lost > 0)
-                g_warning("%s: how %u files are open is not known any more: who opens them now does not meet the "
-                          "locks on them", mount->options.mountpoint, lost);
+                g_warning("%s: files that are open in a way that is not known any more: %u; who opens them now does "
+                          "not meet the locks on them", mount->options.mountpoint, lost);
         g_array_sort(known, compare_ids);
         if (!search || atomic_load(search) == 0)
                 return;
