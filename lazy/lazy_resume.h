@@ -5,7 +5,7 @@
  *
  * A handle is nothing without its description and its client, a description nothing without its server
  * object.  What cannot be put together again is dropped, its record freed: the kernel's next request with
- * such a description gets EBADF.  That takes a damaged file, or a server object that did not come back;
+ * such a description gets ESTALE.  That takes a damaged file, or a server object that did not come back;
  * a kill alone leaves none behind, but for a handle that was just being made or ended.
  *
  * A description whose RELEASE had begun comes back and is released at once, so that the ends of its

@@ -105,6 +105,48 @@ storm() {
 @test "a storm: class cached" { storm cached; }
 @test "a storm: class counted" { storm counted; }
 
+# nobody's mount in class $1: he has no file handles and no passthrough, and every open file is parked.
+storm_of_nobody() {
+    local checker worker holder kills=0 status=0 i
+    k42_nobody_mount "io=$1"
+    holder=$(as_nobody timeout 20 "$K42CTL" status --json "$S/mnt" |
+        sed -n 's/.*"holder_pid" *: *\([0-9]*\).*/\1/p')
+    as_nobody mkdir "$S/mnt/checked"
+    as_nobody timeout 120 "$CHECKER" --seed="$SEED" --seconds="$SECONDS_OF_A_STORM" "$S/mnt/checked" 2>&1 &
+    checker=$!
+    while kill -0 "$checker" 2>/dev/null; do
+        sleep "$(printf '0.%03d' $((50 + RANDOM % 450)))"
+        worker=$(pgrep -P "$holder" -x k42fs | tail -n 1)
+        [ -z "$worker" ] || ! kill -KILL "$worker" 2>/dev/null || kills=$((kills + 1))
+    done
+    wait "$checker" || status=$?
+    echo "$kills kills"
+    for i in {1..100}; do # the exit of a process is told a moment later
+        as_nobody timeout 20 "$K42CTL" stats "$S/mnt" >"$S/stats"
+        [ "$(grep -cE '^ *(handles|descriptions): 0$' "$S/stats")" = 2 ] && break
+        sleep 0.1
+    done
+    as_nobody timeout 20 fusermount3 -u "$S/mnt"
+    wait "$K42_KEEPER" || status=$?
+    [ "$kills" -ge 3 ] && [ "$status" = 0 ]
+}
+
+@test "a storm on an ordinary user's mount" {
+    local SEED=${K42_SEED:-$RANDOM} SECONDS_OF_A_STORM=${K42_SOAK:+300}
+    SECONDS_OF_A_STORM=${SECONDS_OF_A_STORM:-5}
+    k42_skip_unless_nobody_mounts
+    as_nobody test -x "$CHECKER" || skip "an ordinary user cannot run the build tree's checker"
+    export SEED SECONDS_OF_A_STORM CHECKER
+    run k42_in_namespace 450 storm_of_nobody counted
+    echo "$output"
+    grep -v 'was killed by signal 9' "$S/log.user" && return 1
+    [ "$status" = 0 ]
+    # nothing of his is open any more, and nothing of it is left
+    cat "$S/stats"
+    [ "$(grep -cE '^ *(handles|descriptions): 0$' "$S/stats")" = 2 ]
+    [ ! -e "$S/run/state" ]
+}
+
 @test "the numbers in status: who serves, restarts, why the last one died" {
     local first
     k42_mount

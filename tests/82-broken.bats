@@ -13,6 +13,7 @@ setup() {
     k42_scratch
     k42_state_in_memory
     k42_expect_log 'the worker was killed by signal 9'
+    k42_expect_log 'files that are open in a way that is not known any more: [0-9]+;'
     SEED=${K42_SEED:-$RANDOM}
 }
 teardown() { k42_cleanup; [ -z "${TMPFS:-}" ] || umount -l "$TMPFS"; }
@@ -59,8 +60,8 @@ said() {
 @test "files of the state directory are gone, or others, and then the directory: all goes on" {
     k42_expect_log '(journal|state.db|reopen|.mount.).*: No such file or directory'
     k42_expect_log 'state.db: was removed, and made again'
-    classes "all keep:replaced" "all state:removed" \
-        ${K42_SOAK:+"all requests:replaced"}
+    # when the directory was removed there is no file of that name
+    classes "all keep:replaced" ${K42_SOAK:+"all requests:replaced"} "all state:removed"
 }
 
 @test "the same, by name" {
@@ -88,6 +89,44 @@ said() {
         umount "$S/state"
         TMPFS=
         rmdir "$S/state"
+    done
+}
+
+@test "file handles that are wrong, of files that are what they were: found by name" {
+    need_root "an ordinary user has no file handles"
+    classes keep:handles
+}
+
+@test "what is open is not known any more: found by name, in all classes" {
+    k42_expect_log 'records of open files could not be used again'
+    local IO
+    for IO in counted cached fast; do
+        k42_mount -o "io=$IO"
+        broken keep:descriptions
+        k42_umount
+        [ ! -e "$STATE" ]
+    done
+}
+
+@test "a state directory where nothing can be written any more: all goes on" {
+    need_root "to make a directory read-only for root"
+    STATE=$S/state
+    touch "$S/immutable"
+    chattr +i "$S/immutable" 2>/dev/null || skip "this file system has no immutable files"
+    chattr -i "$S/immutable"
+    k42_expect_log '(journal|state.db|mount|reopen).*: (Operation not permitted|Read-only file system)'
+    k42_expect_log 'keep: cannot be written to any more: it goes on in memory$'
+    classes "all state:readonly"
+}
+
+@test "SOURCE is moved and another directory is there: the mount goes on with what it had" {
+    local IO
+    for IO in counted cached fast; do
+        k42_mount -o "io=$IO"
+        broken "all source:replaced"
+        k42_umount
+        rm -r "$S/src"
+        mv "$S/src.moved" "$S/src"
     done
 }
 

@@ -5,7 +5,8 @@ K42_BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkgconf fuse3 libfuse3-dev l
     libjson-glib-dev libsqlite3-dev libncurses-dev)
 K42_DEMO_PACKAGES=(sqlite3 python3-minimal python3 util-linux procps)
 K42_TEST_PACKAGES=(bats acl attr rsync perl git python3 sqlite3 e2fsprogs util-linux procps
-    strace make binutils mandoc xz-utils graphviz python3-numpy python3-h5py)
+    strace make binutils mandoc xz-utils graphviz python3-numpy python3-h5py
+    systemd)
 
 # k42_need PACKAGE…: installs what is missing, when root; otherwise says what to install and fails.
 k42_need() {

@@ -165,7 +165,8 @@ enum io_class file_opens_begin(struct server_file *file, const struct file_open 
         g_mutex_lock(&opens->lock);
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
             locked_backing_id(file, mount, open) > 0) {
-                opens->fast++;
+                if (opens->fast++ == 0)
+                        kept_node_set(file->kept, NODE_FAST);
                 locked_count_writer(opens, file, io_class, open->flags, open->fd, true);
                 channel_set_backing(atomic_load(&file->kept->backing_id));
         } else {
@@ -191,6 +192,7 @@ void file_opens_end(struct server_file *file, enum io_class io_class, int flags,
         } else if (--opens->fast == 0) { /* or counted, with the backing file */
                 const bool deleted = server_file_has(file, NODE_DELETED);
 
+                kept_node_clear(file->kept, NODE_FAST);
                 becomes_idle = server_file_has(file, NODE_BY_PATH) && !opens->idle && !deleted;
                 if (becomes_idle)
                         opens->idle = true;
@@ -254,7 +256,8 @@ void file_opens_resume(struct server_file *file, enum io_class io_class, int fla
                 opens->cached++;
                 return;
         }
-        opens->fast++;
+        if (opens->fast++ == 0)
+                kept_node_set(file->kept, NODE_FAST);
         if (io_class == IO_CLASS_FAST && (flags & O_ACCMODE) != O_RDONLY)
                 atomic_fetch_add(&opens->writers, 1);
 }
@@ -290,12 +293,25 @@ static void close_unknown(struct k42_mount *mount, int32_t from, const GArray *k
         }
 }
 
+/* The node's opens are lost, its own record is not: to the kernel it may be open with a backing file that we do
+ * not know, and every other open of it would be EIO.  So the file is looked up as another node from here on,
+ * which has no part in the locks of this one. */
+static bool withdraw_if_lost(struct server_file *file)
+{
+        if (file->opens.fast > 0 || !kept_node_clear(file->kept, NODE_FAST))
+                return false;
+        kept_node_set(file->kept, NODE_WITHDRAWN);
+        node_table_unhash(file);
+        return true;
+}
+
 void passthrough_resumed(struct k42_mount *mount)
 {
         g_autoptr(GArray) known = g_array_new(FALSE, FALSE, sizeof(int32_t));
         _Atomic uint64_t *search = keep_word(mount->keep, KEEP_WORD_BACKING_SEARCH);
         struct server_file *file;
         uint32_t cursor = 0;
+        unsigned lost = 0;
 
         if (!mount->channel)
                 return;
@@ -304,11 +320,15 @@ void passthrough_resumed(struct k42_mount *mount)
 
                 if (id > 0)
                         g_array_append_val(known, id);
+                lost += withdraw_if_lost(file);
                 if (id > 0 && file->opens.fast == 0)
                         locked_backing_close(file, mount); /* and its number stays known: it is closed */
                 kept_node_clear(file->kept, NODE_BACKING_CLOSING);
                 server_file_unref(file);
         }
+        if (lost > 0)
+                g_warning("%s: files that are open in a way that is not known any more: %u; who opens them now does "
+                          "not meet the locks on them", mount->options.mountpoint, lost);
         g_array_sort(known, compare_ids);
         if (!search || atomic_load(search) == 0)
                 return;

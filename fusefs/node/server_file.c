@@ -375,9 +375,14 @@ int server_file_open_by_name(struct server_file *file)
                 int fd = open_by_nth_name(file, n);
 
                 if (fd >= 0) {
-                        if (fs_stat(fd, &st) == 0 && server_file_is(file, &st) &&
-                            node_fd_locked_same_handle(file, fd))
+                        const bool is_it = fs_stat(fd, &st) == 0 && server_file_is(file, &st);
+
+                        if (is_it && node_fd_locked_same_handle(file, fd))
                                 return fd;
+                        /* Another file has its number and its birth time, or what we know of its handle is
+                         * wrong: who looks that one up must not find this node again. */
+                        if (is_it)
+                                node_table_unhash(file);
                         fs_close(fd);
                 } else if (fd == -ENOENT) {
                         return -ESTALE; /* no name is left to try */

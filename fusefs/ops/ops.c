@@ -45,8 +45,8 @@ struct description *ops_description(fuse_req_t req, const struct fuse_file_info 
         struct description *description =
                 fi ? description_from_fh(k42_mount_of(req)->lazy, fi->fh) : NULL;
 
-        if (!description)
-                fuse_reply_err(req, EBADF);
+        if (!description) /* the caller's descriptor is a good one: what it stands for is lost */
+                fuse_reply_err(req, ESTALE);
         return description;
 }
 

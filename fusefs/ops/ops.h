@@ -20,7 +20,7 @@ struct server_file *ops_file(fuse_req_t req, fuse_ino_t ino);
  */
 struct dir_linux_fs *ops_dir(fuse_req_t req, fuse_ino_t ino, const char *name);
 
-/* The description of an open file.  NULL: unknown, and the request is answered with EBADF. */
+/* The description of an open file.  NULL: unknown, and the request is answered with ESTALE. */
 struct description *ops_description(fuse_req_t req, const struct fuse_file_info *fi);
 
 /* The same, and its backing descriptor.  NULL: there is none, and the request is answered with why. */

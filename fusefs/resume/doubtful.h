@@ -10,7 +10,7 @@
  * an ordinary user) counts as open.
  *
  * A descriptor that was sent over a socket and not received for so long, and not used before or after the
- * daemon's death, is the one thing that would be missed: it gets EBADF.
+ * daemon's death, is the one thing that would be missed: it gets ESTALE.
  */
 #include <glib.h>
 #include <stdint.h>

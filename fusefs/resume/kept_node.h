@@ -39,6 +39,7 @@ enum node_flag {
         NODE_DEAD = 1 << 7,            /* being freed: its id may be another's already */
         NODE_WITHDRAWN = 1 << 8, /* its file was revoked: nobody opens this node again, see blocked.h */
         NODE_SEALED = 1 << 9,    /* … and what is written back from it is not for the file any more */
+        NODE_FAST = 1 << 10,     /* open with a backing file; what lost the opens is seen by it */
 };
 
 struct kept_node {

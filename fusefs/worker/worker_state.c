@@ -21,6 +21,7 @@
 
 #include "cobj/journal.h"
 #include "cobj/keep.h"
+#include "cobj/mapped_file.h"
 #include "cobj/store.h"
 #include "fusefs/failpoint.h"
 #include "fusefs/holder/link.h"
@@ -162,10 +163,30 @@ void worker_state_begun(struct k42_mount *mount)
 
 /* ---- keep ---- */
 
+/* What was left with the holder, or -1.  If nothing can be written to it any more, a copy in memory takes its
+ * place, for this worker and those after it. */
+static int take_keep(struct k42_mount *mount)
+{
+        const int fd = take(mount, STATE_KEEP);
+        int copy;
+
+        if (fd < 0 || !mapped_file_is_readonly(fd))
+                return fd;
+        copy = mapped_file_copy(fd, "keep");
+        if (copy < 0) {
+                say(mount, "keep", "cannot be written to, nor copied", copy);
+                return fd;
+        }
+        g_warning("%s/keep: cannot be written to any more: it goes on in memory", state_dir_path(mount->state_dir));
+        close(fd);
+        park(mount, STATE_KEEP, copy);
+        return copy;
+}
+
 /* Takes over what there is; `ret_damaged` as keep_adopt() says. */
 static int adopt_keep(struct k42_mount *mount, uint32_t *ret_damaged)
 {
-        int fd = take(mount, STATE_KEEP), r;
+        int fd = take_keep(mount), r;
 
         if (fd < 0) {
                 r = keep_adopt(state_dir_fd(mount->state_dir), "keep", &mount->keep, ret_damaged);

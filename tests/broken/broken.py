@@ -9,10 +9,14 @@ file's; the mount goes on with the first
 worker that comes, and files that are opened by name are right.  A STEP is one of
 
     WHAT:HOW         breaks the file WHAT of the state directory: missing, empty, short, garbage, zeros,
-                     newer, replaced; or `state:removed`, `state:full`, `state.db:locked`
+                     newer, replaced; or `state:removed`, `state:full`, `state:readonly`,
+                     `state.db:locked`, `keep:handles`,
+                     `keep:descriptions`
     all WHAT:HOW     the same, and nothing that is open may have failed by it
     random:SEED:N    N times: bytes of what comes from SEED, somewhere in keep, journal and requests
     source:SEED:N    N times: the files of SOURCE are replaced, deleted and moved by others
+    source:replaced  SOURCE is moved, and another directory, with files of the same names, is where it was; it is
+                     the last step of a mount
 """
 import contextlib
 import errno
@@ -24,12 +28,14 @@ import random
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
 
 mnt, src, state, k42ctl = sys.argv[1:5]
-ERRORS = {errno.ESTALE, errno.EIO, errno.EBADF, errno.ENOENT}
+# not EBADF: the descriptor is the program's own, and a good one
+ERRORS = {errno.ESTALE, errno.EIO, errno.ENOENT}
 SIZE = 20000
 problems = 0
 
@@ -60,9 +66,10 @@ def status():
 
 
 def is_dead(pid):
+    """With all of its threads: one that has not seen the kill yet can still take a request, and with it go."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -155,7 +162,7 @@ class Everything:
         self.files.append(Held("gone", os.O_RDWR, gone=True))
         self.written = Held("written", os.O_RDWR)
         self.files.append(self.written)
-        self.dirs = [os.open(at(d), os.O_RDONLY | os.O_DIRECTORY) for d in ("", "dir", "dir/below")]
+        self.dirs = {d: os.open(at(d), os.O_RDONLY | os.O_DIRECTORY) for d in ("", "dir", "dir/below")}
         self.locked = os.open(at("locked"), os.O_RDWR | os.O_CREAT)
         os.write(self.locked, b"locked")
         fcntl.flock(self.locked, fcntl.LOCK_EX)
@@ -165,19 +172,25 @@ class Everything:
     def verify(self, all_go_on, step):
         for f in self.files:
             f.verify(all_go_on, step)
-        for d in self.dirs:
+        for d, fd in self.dirs.items():
             try:
-                names = set(os.listdir(d))
-                wrong = {n for n in names if not n.startswith(("file", "dir", "below", "written", "locked",
-                                                               "range", "new", ".fuse", "gone", "moved"))}
-                if wrong or not names:
-                    problem(f"{step}: a directory shows {names}")
+                self.verify_dir(d, fd, step)
             except OSError as e:
                 if all_go_on or e.errno not in ERRORS:
-                    problem(f"{step}: a directory: {e}")
+                    problem(f"{step}: directory {d}: {e}")
         self.write(all_go_on, step)
         self.by_name(step)
         self.locks(step)
+
+    @staticmethod
+    def verify_dir(d, fd, step):
+        """It shows what is in SOURCE; what others did there is told to the kernel a moment later."""
+        for _ in range(40):
+            names, right = set(os.listdir(fd)), set(os.listdir(os.path.join(src, d)))
+            if names == right:
+                return
+            time.sleep(0.05)
+        problem(f"{step}: directory {d} shows {names}, and not {right}")
 
     def write(self, all_go_on, step):
         """What is written through a descriptor is in its own file, or it is an error."""
@@ -195,25 +208,35 @@ class Everything:
                 problem(f"{step}: writing: {e}")
 
     def by_name(self, step):
-        """What is opened anew is right, whatever was lost."""
+        """What is opened anew is right, whatever was lost; what others did is told to the kernel a moment later."""
         for f in self.files:
             if f.name in ("gone", "written"):
                 continue
-            try:
-                with open(os.path.join(src, f.name), "rb") as there:
-                    right = there.read()
-            except FileNotFoundError:
-                right = None
-            try:
-                with open(at(f.name), "rb") as there:
-                    data = there.read()
-            except FileNotFoundError:
-                data = None
-            except OSError as e:
-                problem(f"{step}: {f.name} by name: {e}")
-                continue
+            for _ in range(40):
+                right, data = self.both(f.name)
+                if data == right or isinstance(data, OSError):
+                    break
+                time.sleep(0.05)
             if data != right:
-                problem(f"{step}: {f.name} by name is wrong")
+                problem(f"{step}: {f.name} by name is wrong: {data if isinstance(data, OSError) else ''}")
+        self.make_new(step)
+
+    @staticmethod
+    def both(name):
+        """What is there in SOURCE and through the mount: the contents, or None, or an error."""
+        found = []
+        for path in (os.path.join(src, name), at(name)):
+            try:
+                with open(path, "rb") as f:
+                    found.append(f.read())
+            except FileNotFoundError:
+                found.append(None)
+            except OSError as e:
+                found.append(e)
+        return found
+
+    @staticmethod
+    def make_new(step):
         new = at(f"new{random.getrandbits(60)}")
         os.mkdir(new)
         with open(new + "/new", "x") as f:
@@ -225,7 +248,7 @@ class Everything:
         shutil.rmtree(new)
 
     def locks(self, step):
-        """They are the kernel's: whoever asks by name meets them, as long as the file is known."""
+        """They are the kernel's: whoever asks by name meets them, as long as it is known that it is open."""
         for name, lock in (("locked", fcntl.flock), ("range", fcntl.lockf)):
             try:
                 self.ask(self.locked if name == "locked" else self.range)
@@ -245,9 +268,9 @@ class Everything:
     def reopen(self):
         for f in self.files:
             f.reopen()
-        self.dirs = [d for d in self.dirs if self.works(d, os.listdir)]
-        while len(self.dirs) < 3:
-            self.dirs.append(os.open(at("dir"), os.O_RDONLY | os.O_DIRECTORY))
+        for d, fd in self.dirs.items():
+            if not self.works(fd, os.listdir):
+                self.dirs[d] = os.open(at(d), os.O_RDONLY | os.O_DIRECTORY)
         for name, lock in (("locked", fcntl.flock), ("range", fcntl.lockf)):
             if not self.works(getattr(self, name), self.ask):
                 fd = os.open(at(name), os.O_RDWR)
@@ -256,8 +279,9 @@ class Everything:
 
     @staticmethod
     def ask(fd):
-        """Something that the kernel cannot answer."""
+        """Something that the kernel cannot answer: for the file, and for what is open."""
         os.fchmod(fd, 0o644)
+        os.fsync(fd)
 
     @staticmethod
     def works(fd, use):
@@ -303,6 +327,39 @@ def break_file(name, how):
         sys.exit(f"nobody knows how to break a file so: {how}")
 
 
+def break_handles():
+    """What the records of files (kept_node.h) say of their file handles; all else in them is right."""
+    path = os.path.join(state, "keep")
+    with open(path, "rb") as f:
+        data = f.read()
+    broken = 0
+    for name in [f.name for f in held.files if f.name != "gone"]:
+        key = os.stat(os.path.join(src, name)).st_ino.to_bytes(8, sys.byteorder)
+        where = data.find(key)
+        while where >= 0:
+            # id, dev, ino; 24 bytes on the type, and what is known of the handle
+            kind = int.from_bytes(data[where + 32:where + 34], sys.byteorder)
+            if where % 16 == 0 and kind == stat.S_IFREG and data[where + 35] > 0:
+                overwrite(path, where + 36, random.randbytes(4 + data[where + 35]))
+                broken += 1
+            where = data.find(key, where + 1)
+    if broken == 0:
+        problem("no record of a file was found")
+
+
+def lose_descriptions():
+    """All records of what is open, as if they had never been written: their state (keep.c) is 0."""
+    path = os.path.join(state, "keep")
+    with open(path, "rb") as f:
+        data = f.read()
+    word = (0x6b33e5a95c970000 + 3).to_bytes(8, sys.byteorder)
+    where = [at for at in range(0, len(data), 64) if data[at:at + 8] == word]
+    for at in where:
+        overwrite(path, at, bytes(8))
+    if not where:
+        problem("no record of a description was found")
+
+
 class Database:
     """state.db is locked by somebody else for a while."""
 
@@ -327,6 +384,43 @@ def fill_state():
     os.close(fd)
 
 
+@contextlib.contextmanager
+def readonly_state():
+    """For whoever opens something there, by its name or by the directory's descriptor."""
+    names = [os.path.join(state, n) for n in os.listdir(state)]
+    # a socket cannot be made immutable
+    names = [n for n in names if stat.S_ISREG(os.lstat(n).st_mode)] + [state]
+
+    def begin():
+        subprocess.run(["chattr", "+i", *names], check=True)
+        subprocess.run(["mount", "--bind", state, state], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", state], check=True)
+
+    try:
+        yield begin
+    finally:
+        subprocess.run(["umount", "-l", state])
+        subprocess.run(["chattr", "-i", *names], check=True)
+
+
+def replace_source():
+    """SOURCE goes elsewhere; what the new one has is called the same, and is nothing of the mount's."""
+    global src
+    old = src
+    src = old + ".moved"
+    os.rename(old, src)
+    for d in ("", "dir", "dir/below"):
+        os.mkdir(os.path.join(old, d))
+    for f in held.files:
+        with open(os.path.join(old, f.name), "wb") as new:
+            new.write(of(f"another {f.name}"))
+    return old
+
+
+def contents_of(top):
+    return {os.path.join(d, n): open(os.path.join(d, n), "rb").read() for d, _, names in os.walk(top) for n in names}
+
+
 def garbage(rng):
     """A few bytes somewhere: each file has been changed by many a round."""
     done = []
@@ -345,10 +439,13 @@ def change_source(rng, held):
     """What others do in SOURCE: the same name is another file."""
     for f in rng.sample(held.files, 6):
         path = os.path.join(src, f.name)
-        if f.name in ("gone", "written") or not os.path.exists(path):
+        if f.name in ("gone", "written"):
             continue
         how = rng.randrange(4)
-        if how == 0:  # by rename
+        if not os.path.exists(path):
+            with open(path, "wb") as new:
+                new.write(of(f"another {f.name}"))
+        elif how == 0:  # by rename
             with open(path + ".tmp", "wb") as new:
                 new.write(of(f"another {f.name}"))
             os.rename(path + ".tmp", path)
@@ -379,6 +476,15 @@ def run(step, held):
             held.reopen()
             if problems > before:
                 print(f"seed {how[0]}, round {i}: {did}")
+    elif step == "all source:replaced":
+        old = src
+        while_dead(replace_source)
+        before = contents_of(old)
+        held.verify(all_go_on, step)
+        while_dead(lambda: None)
+        held.verify(all_go_on, step + ", and again")
+        if contents_of(old) != before:
+            problem(f"{step}: something was written to the other directory")
     elif what == "source":
         rng = random.Random(int(how[0]))
         for i in range(int(how[1])):
@@ -389,10 +495,20 @@ def run(step, held):
             with Database():
                 while_dead(lambda: None)
                 held.verify(all_go_on, step)
+        elif how == ["readonly"]:
+            with readonly_state() as begin:
+                while_dead(begin)
+                held.verify(all_go_on, step)
+                while_dead(lambda: None)
+                held.verify(all_go_on, step + ", and a second worker")
         elif how == ["removed"]:
             while_dead(shutil.rmtree, state)
         elif how == ["full"]:
             while_dead(fill_state)
+        elif how == ["handles"]:
+            while_dead(break_handles)
+        elif how == ["descriptions"]:
+            while_dead(lose_descriptions)
         else:
             while_dead(break_file, what, how[0])
         held.verify(all_go_on, step)

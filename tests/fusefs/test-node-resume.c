@@ -571,7 +571,7 @@ static void test_doubtful(struct fixture *f, gconstpointer data)
 
 /* ---- backing ids ---- */
 
-/* 1 is open, 2 was, 3 was being kept for a moment, 4 was being closed, 5 was being registered. */
+/* 1 is open, 2 was, 3 is too but nothing else will say so, 4 was being closed, 5 was being registered. */
 static void leave_backing_ids(struct fixture *f)
 {
         static const char *const names[] = {"a", "b", "c", "d", "e"};
@@ -587,8 +587,10 @@ static void leave_backing_ids(struct fixture *f)
                 g_assert_cmpint(file->kept->backing_id, ==, i + 1);
                 if (i == 1)
                         file_opens_end(file, IO_CLASS_FAST, O_RDONLY, fd);
-                if (i == 3)
+                if (i == 3) {
+                        kept_node_clear(file->kept, NODE_FAST);
                         kept_node_set(file->kept, NODE_BACKING_CLOSING);
+                }
         }
 }
 
@@ -609,7 +611,11 @@ static void test_backing(struct fixture *f, gconstpointer data)
         /* The open that was interrupted comes again. */
         file_opens_begin(node(f, 4), &(struct file_open){.fd = -1, .path_fd = -1});
         g_assert_cmpint(node(f, 4)->kept->backing_id, ==, 6);
+        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*a way that is not known any more: 1;*");
         node_table_resumed(f->table);
+        g_test_assert_expected_messages();
+        for (unsigned i = 0; i < 5; i++)
+                g_assert_cmpint(server_file_has(node(f, i), NODE_WITHDRAWN), ==, i == 2);
         g_assert_cmpuint(closed[7], ==, 1); /* that was to find out how far they go */
         g_assert_cmpuint(closed[6], ==, 0);
         g_assert_cmpuint(closed[1], ==, 0);
