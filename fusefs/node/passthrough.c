@@ -131,6 +131,13 @@ static void locked_count_writer(struct file_opens *opens, struct server_file *fi
                 coherent_written_by_kernel(file->table->mount->coherent, file, fd, begins);
 }
 
+/* An open with the backing file. */
+static void locked_one_more(struct server_file *file)
+{
+        if (file->opens.fast++ == 0)
+                kept_node_set(file->kept, NODE_FAST);
+}
+
 bool file_opens_join(struct server_file *file, int flags)
 {
         struct k42_mount *mount = file->table->mount;
@@ -143,7 +150,7 @@ bool file_opens_join(struct server_file *file, int flags)
         joined = opens->cached == 0 && atomic_load(&mount->passthrough) &&
                  atomic_load(&file->kept->backing_id) > 0;
         if (joined) {
-                opens->fast++;
+                locked_one_more(file);
                 channel_set_backing(atomic_load(&file->kept->backing_id));
         }
         g_mutex_unlock(&opens->lock);
@@ -165,8 +172,7 @@ enum io_class file_opens_begin(struct server_file *file, const struct file_open 
         g_mutex_lock(&opens->lock);
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
             locked_backing_id(file, mount, open) > 0) {
-                if (opens->fast++ == 0)
-                        kept_node_set(file->kept, NODE_FAST);
+                locked_one_more(file);
                 locked_count_writer(opens, file, io_class, open->flags, open->fd, true);
                 channel_set_backing(atomic_load(&file->kept->backing_id));
         } else {
@@ -256,8 +262,7 @@ void file_opens_resume(struct server_file *file, enum io_class io_class, int fla
                 opens->cached++;
                 return;
         }
-        if (opens->fast++ == 0)
-                kept_node_set(file->kept, NODE_FAST);
+        locked_one_more(file);
         if (io_class == IO_CLASS_FAST && (flags & O_ACCMODE) != O_RDONLY)
                 atomic_fetch_add(&opens->writers, 1);
 }
