@@ -408,6 +408,9 @@ end_storm() {
     cat "$S/stuck"
     grep -E 'not connected|abort' "$S/stuck"
     grep 'a request is stuck; ending the connection' "$S/log.0"
+    gone() { ! kill -0 "$holder" 2>/dev/null; }
+    eventually 30 gone # until then it may look into what is below
+    k42_umount "$S/src/sub"
 }
 
 @test "file systems below SOURCE" {

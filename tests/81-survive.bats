@@ -6,8 +6,8 @@
 load lib
 
 CHECKER=$K42_BUILD/tests/survive/checker
-# of each of the three classes; in soak an hour in all, or K42_SOAK seconds if that is more than 1
-SECONDS_OF_A_STORM=15
+# of each of the three classes: three minutes in all; in soak an hour, or K42_SOAK seconds if that is more than 1
+SECONDS_OF_A_STORM=60
 [ -z "${K42_SOAK:-}" ] || SECONDS_OF_A_STORM=1200
 [ "${K42_SOAK:-1}" = 1 ] || SECONDS_OF_A_STORM=$((K42_SOAK / 3))
 [ -z "${K42_SOAK:-}" ] || K42_DAEMON_TIMEOUT=$((SECONDS_OF_A_STORM * 3 + 600))
