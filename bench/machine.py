@@ -118,7 +118,8 @@ def build(folder=None):
 
 _PROGRAMS = {"k42fs": "fusefs/k42fs", "k42fs-bare": "fusefs/k42fs-bare",
              "k42ctl": "ctl/k42ctl", "k42run": "ctl/k42run",
-             "shim": "shim/libk42shim.so", "k42bench": "bench/k42bench"}
+             "shim": "shim/libk42shim.so", "k42bench": "bench/k42bench",
+             "k42account": "bench/k42account"}
 
 
 def program(name):

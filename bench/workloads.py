@@ -386,6 +386,22 @@ def _shim(run):
     run.put("shim_start", figures["cost"])
 
 
+def _is_fast(peer):
+    return peer.name == "k42fs-fast"
+
+
+# It has nothing to do with the column, but a table needs one.
+@workload("account", [
+    Row("account_one", "the accounting page, a call of the only thread", "ns", LOWER, "shim", relative=False),
+    Row("account_two", "the accounting page, a call of one of two threads", "ns", LOWER, "shim", relative=False)],
+          [], runs_on=_is_fast)
+def _account(run):
+    output = run.command([program("k42account")])[1]
+    figures = {name: float(value) for name, value in map(str.split, output.splitlines())}
+    run.put("account_one", figures["counted"])
+    run.put("account_two", figures["both"])
+
+
 def rows():
     return [row for work in WORKLOADS for row in work.rows]
 
