@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 
 import figures
@@ -292,8 +293,11 @@ def write(document, folder):
     text = markdown(document)
     with open(os.path.join(folder, "results.md"), "w", encoding="utf-8") as file:
         file.write(text)
-    for group, title in GROUPS.items():
-        _plot(table, group, title, folder)
+    if shutil.which("gnuplot"):
+        for group, title in GROUPS.items():
+            _plot(table, group, title, folder)
+    else:
+        print("no plots: there is no gnuplot")
     return text
 
 

@@ -6,7 +6,8 @@
 load lib
 load see
 
-HANDLE_KEYS="handle parent pid ppid uid comm exe path type flags rights class sharing opened reads read_bytes writes write_bytes"
+HANDLE_KEYS="handle parent pid ppid uid comm exe path type flags rights class sharing opened reads read_bytes writes write_bytes
+mappings mapped_bytes counted_by"
 
 setup() {
     k42_skip_unless_fuse

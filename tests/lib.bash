@@ -148,9 +148,10 @@ k42_kill_worker() {
 
 # k42_kill_daemon: kills the holder and the worker of the last k42_mount, so that the mount is dead.
 k42_kill_daemon() {
-    # stopped, so that the worker cannot end the mount when the holder dies, nor the holder start another
-    kill -STOP "$K42_HOLDER" "$K42_WORKER"
-    kill -KILL "$K42_HOLDER" "$K42_WORKER"
+    # The holder is stopped so that it starts no other worker.  The worker dies first: it would end the mount when
+    # the holder dies, even if it is stopped, because the kernel continues a process group that is orphaned then.
+    kill -STOP "$K42_HOLDER"
+    kill -KILL "$K42_WORKER" "$K42_HOLDER"
     local i
     for ((i = 0; i < 200; i++)); do
         ps -o stat= -p "$K42_HOLDER,$K42_WORKER" | grep -qv '^Z' || return 0 # a zombie is dead
