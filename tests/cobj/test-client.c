@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The client table, with real processes as clients. */
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -14,21 +17,6 @@
 #include <unistd.h>
 
 #include "cobj/client.h"
-
-#ifdef __has_feature /* clang */
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-/* The children that have a second thread are forked from here, where the watcher runs. */
-const char *__tsan_default_options(void);
-
-const char *__tsan_default_options(void)
-{
-        return "die_after_fork=0";
-}
-#endif
 
 struct fixture {
         struct client_table *table;
@@ -69,34 +57,75 @@ static void *pause_thread(void *ret_tid)
         return NULL;
 }
 
-/* A child that waits; with a second thread if `ret_tid` is given. */
-static pid_t start_child(const char *name, pid_t *ret_tid)
+/* ---- children ----
+ *
+ * They are this program, anew: who is forked from a process with threads cannot be sure of the locks of malloc()
+ * and of a sanitizer, and would hang once in a while when it makes a thread. */
+
+static void *thread_until_told(void *data);
+static void *exec_thread(void *data);
+
+static void say_tid(pid_t tid)
 {
-        int fds[2];
-        pid_t pid, tid = 0;
+        if (write(STDOUT_FILENO, &tid, sizeof tid) != sizeof tid)
+                _exit(1);
+}
 
-        g_assert_cmpint(pipe(fds), ==, 0);
-        pid = fork();
-        g_assert_cmpint(pid, >=, 0);
-        if (pid == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                if (name)
-                        prctl(PR_SET_NAME, name);
-                if (ret_tid) {
-                        volatile pid_t *shared = &tid;
-                        pthread_t thread;
+/* Says the id of its second thread, or 0, and waits.  `what`: see start_child(). */
+static int be_child(const char *what, const char *name)
+{
+        pthread_t thread;
+        pid_t tid = 0;
 
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (*name)
+                prctl(PR_SET_NAME, name);
+        if (strcmp(what, "told") == 0) {
+                pthread_create(&thread, NULL, thread_until_told, NULL);
+        } else if (strcmp(what, "execs") == 0) {
+                say_tid(0);
+                pthread_create(&thread, NULL, exec_thread, NULL);
+        } else {
+                if (strcmp(what, "waits") != 0)
                         pthread_create(&thread, NULL, pause_thread, &tid);
-                        while (*shared == 0)
-                                usleep(100);
-                }
-                if (write(fds[1], &tid, sizeof tid) != sizeof tid)
-                        _exit(1);
-                pause_thread(NULL);
+                while (strcmp(what, "waits") != 0 && *(volatile pid_t *)&tid == 0)
+                        usleep(100);
+                say_tid(tid);
         }
-        close(fds[1]);
-        g_assert_cmpint(read(fds[0], &tid, sizeof tid), ==, sizeof tid);
-        close(fds[0]);
+        if (strcmp(what, "leader-ends") == 0)
+                syscall(SYS_exit, 0); /* this thread only */
+        pause_thread(NULL);
+        return 0;
+}
+
+/* A child that
+ *   waits
+ *   threads      waits with a second thread
+ *   told         whose second thread ends when a byte is written to *ret_tell
+ *   execs        whose second thread runs sleep in its place
+ *   leader-ends  whose first thread ends, and the second goes on
+ * `ret_tid` gets the second thread's id; it and `ret_tell` may be NULL. */
+static pid_t start_child(const char *what, const char *name, pid_t *ret_tid, int *ret_tell)
+{
+        char *argv[] = {(char *)"test-client", (char *)"--child", (char *)what, (char *)(name ? name : ""), NULL};
+        posix_spawn_file_actions_t actions;
+        int say[2], tell[2];
+        pid_t pid, tid;
+
+        g_assert_true(pipe2(say, O_CLOEXEC) == 0 && pipe2(tell, O_CLOEXEC) == 0);
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, tell[0], STDIN_FILENO);
+        posix_spawn_file_actions_adddup2(&actions, say[1], STDOUT_FILENO);
+        g_assert_cmpint(posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ), ==, 0);
+        posix_spawn_file_actions_destroy(&actions);
+        close(say[1]);
+        close(tell[0]);
+        g_assert_cmpint(read(say[0], &tid, sizeof tid), ==, sizeof tid);
+        close(say[0]);
+        if (ret_tell)
+                *ret_tell = tell[1];
+        else
+                close(tell[1]);
         if (ret_tid)
                 *ret_tid = tid;
         return pid;
@@ -118,7 +147,7 @@ static void wait_until_dead(struct client *client)
 
 static void test_process(struct fixture *f, gconstpointer data)
 {
-        pid_t pid = start_child("a) b (\nc", NULL);
+        pid_t pid = start_child("waits", "a) b (\nc", NULL, NULL);
         g_autoptr(K42Client) client = NULL, again = NULL, found = NULL;
         g_autofree char *comm = NULL, *exe = NULL, *self = NULL;
 
@@ -145,7 +174,7 @@ static void test_process(struct fixture *f, gconstpointer data)
 
 static void test_threads(struct fixture *f, gconstpointer data)
 {
-        pid_t tid, pid = start_child(NULL, &tid);
+        pid_t tid, pid = start_child("threads", NULL, &tid, NULL);
         g_autoptr(K42Client) by_thread = NULL, by_process = NULL, cached = NULL;
 
         g_assert_cmpint(tid, !=, pid);
@@ -217,7 +246,7 @@ static void give_back_fds(struct no_fds *no)
 /* No descriptor is to be had: the client works, lives as long as its process, and is swept. */
 static void test_without_pidfd(struct fixture *f, gconstpointer data)
 {
-        pid_t tid, pid = start_child(NULL, &tid);
+        pid_t tid, pid = start_child("threads", NULL, &tid, NULL);
         g_autoptr(K42Client) client = NULL, again = NULL, other = NULL;
         struct no_fds no;
         int r, r_thread;
@@ -249,7 +278,7 @@ static void test_without_pidfd(struct fixture *f, gconstpointer data)
 /* A client that was made in better times goes on working when there is no descriptor. */
 static void test_no_descriptor_later(struct fixture *f, gconstpointer data)
 {
-        pid_t tid, pid = start_child(NULL, &tid);
+        pid_t tid, pid = start_child("threads", NULL, &tid, NULL);
         g_autoptr(K42Client) client = NULL, again = NULL, by_thread = NULL;
         struct no_fds no;
         int r, r_thread;
@@ -273,7 +302,7 @@ static void test_no_descriptor_later(struct fixture *f, gconstpointer data)
 /* Somebody holds on to a client whose process is gone: the watcher must not spin meanwhile. */
 static void test_watcher_rests(struct fixture *f, gconstpointer data)
 {
-        pid_t pid = start_child(NULL, NULL);
+        pid_t pid = start_child("waits", NULL, NULL, NULL);
         g_autoptr(K42Client) client = NULL;
         struct timespec before, after;
         double used;
@@ -323,7 +352,7 @@ static bool skip_without_set_tid(pid_t child)
 static void test_pid_reuse(struct fixture *f, gconstpointer data)
 {
         for (int round = 0; round < 20; round++) {
-                pid_t pid = start_child(NULL, NULL), second;
+                pid_t pid = start_child("waits", NULL, NULL, NULL), second;
                 g_autoptr(K42Client) before = NULL, after = NULL;
 
                 g_assert_cmpint(client_table_get(f->table, pid, &before), ==, 0);
@@ -345,11 +374,10 @@ static void test_pid_reuse(struct fixture *f, gconstpointer data)
 
 static void *thread_until_told(void *data)
 {
-        const int *fds = data; /* where to say the thread's id, and what to wait for */
-        pid_t tid = (pid_t)syscall(SYS_gettid);
         char byte;
 
-        if (write(fds[0], &tid, sizeof tid) != sizeof tid || read(fds[1], &byte, 1) != 1)
+        say_tid((pid_t)syscall(SYS_gettid));
+        if (read(STDIN_FILENO, &byte, 1) != 1)
                 _exit(1);
         return NULL;
 }
@@ -359,27 +387,13 @@ static void *thread_until_told(void *data)
 static void test_tid_reuse(struct fixture *f, gconstpointer data)
 {
         g_autoptr(K42Client) before = NULL, after = NULL, again = NULL, cached = NULL;
-        int say[2], tell[2];
-        pid_t tid, pid, second;
+        int tell;
+        pid_t tid, pid = start_child("told", NULL, &tid, &tell), second;
 
-        g_assert_true(pipe(say) == 0 && pipe(tell) == 0);
-        pid = fork();
-        if (pid == 0) {
-                pthread_t thread;
-                int fds[2] = {say[1], tell[0]};
-
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                pthread_create(&thread, NULL, thread_until_told, fds);
-                pause_thread(NULL);
-        }
-        close(say[1]);
-        g_assert_cmpint(read(say[0], &tid, sizeof tid), ==, sizeof tid);
-        close(say[0]);
         g_assert_cmpint(client_table_get(f->table, tid, &before), ==, 0);
         g_assert_cmpint(client_info(before)->pid, ==, pid);
-        g_assert_cmpint(write(tell[1], "", 1), ==, 1);
-        close(tell[0]);
-        close(tell[1]);
+        g_assert_cmpint(write(tell, "", 1), ==, 1);
+        close(tell);
         second = start_child_as(tid);
         if (!skip_without_set_tid(second)) {
                 cached = client_table_peek(f->table, tid);
@@ -409,15 +423,8 @@ static void test_exec_in_thread(struct fixture *f, gconstpointer data)
 {
         g_autoptr(K42Client) client = NULL, again = NULL;
         g_autofree char *comm = NULL;
-        pid_t pid = fork();
+        pid_t pid = start_child("execs", NULL, NULL, NULL);
 
-        if (pid == 0) {
-                pthread_t thread;
-
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                pthread_create(&thread, NULL, exec_thread, NULL);
-                pause_thread(NULL);
-        }
         g_assert_cmpint(client_table_get(f->table, pid, &client), ==, 0);
         for (int i = 0; i < 200 && g_strcmp0(comm, "sleep") != 0; i++) {
                 g_usleep(10000);
@@ -438,25 +445,8 @@ static void test_exec_in_thread(struct fixture *f, gconstpointer data)
 static void test_leader_ends(struct fixture *f, gconstpointer data)
 {
         g_autoptr(K42Client) client = NULL, by_thread = NULL;
-        pid_t tid = 0, pid;
-        int fds[2];
+        pid_t tid, pid = start_child("leader-ends", NULL, &tid, NULL);
 
-        g_assert_cmpint(pipe(fds), ==, 0);
-        pid = fork();
-        if (pid == 0) {
-                pthread_t thread;
-
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                pthread_create(&thread, NULL, pause_thread, &tid);
-                while (*(volatile pid_t *)&tid == 0)
-                        usleep(100);
-                if (write(fds[1], &tid, sizeof tid) != sizeof tid)
-                        _exit(1);
-                syscall(SYS_exit, 0); /* this thread only */
-        }
-        close(fds[1]);
-        g_assert_cmpint(read(fds[0], &tid, sizeof tid), ==, sizeof tid);
-        close(fds[0]);
         g_usleep(50000);
         g_assert_cmpint(client_table_get(f->table, tid, &by_thread), ==, 0);
         g_assert_cmpint(client_info(by_thread)->pid, ==, pid);
@@ -537,7 +527,7 @@ static void *race_thread(void *data)
 static void test_one_client_for_all(struct fixture *f, gconstpointer data)
 {
         for (int round = 0; round < 30; round++) {
-                struct race race = {.f = f, .pid = start_child(NULL, NULL)};
+                struct race race = {.f = f, .pid = start_child("waits", NULL, NULL, NULL)};
                 pthread_t threads[8];
 
                 for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
@@ -580,6 +570,8 @@ static void test_many_threads(struct fixture *f, gconstpointer data)
 
 int main(int argc, char **argv)
 {
+        if (argc == 4 && strcmp(argv[1], "--child") == 0)
+                return be_child(argv[2], argv[3]);
         g_test_init(&argc, &argv, NULL);
         ADD("process", test_process);
         ADD("threads", test_threads);
