@@ -4,7 +4,7 @@
 # tests/once/once.c makes the operations and compares; a failpoint that nothing died in is a failure.
 #
 # K42_SOAK: every operation with every failpoint that it passes, in all classes; and again while the next daemon
-# resumes.  Two hours and more.
+# resumes: some 6,000 places in each.
 
 load lib
 
