@@ -67,11 +67,20 @@ k42_skip_unless_nobody_mounts() {
     chown -R $NOBODY:$NOBODY "$S/src" "$S/mnt" "$S/run"
 }
 
+# k42_give_back_mounts: a new mount namespace has copies of everybody's mounts, and would keep them, and their daemons,
+# alive after their ends.  Nothing here asks a mount anything: its daemon may be stopped.
+k42_give_back_mounts() {
+    local at
+    awk '$3 ~ /^fuse\./ { print $2 }' /proc/mounts | while read -r at; do
+        timeout 5 umount -l -i -c "$(printf '%b' "${at//\\/\\0}")" 2>/dev/null || true
+    done
+}
+
 # k42_in_namespace SECONDS FUNCTION [ARGUMENT…]: runs it in a mount namespace of its own, for that long at most.
 k42_in_namespace() {
     export NOBODY K42_NAMESPACE_SECONDS=$1
-    export -f as_nobody k42_nobody_mount "$2"
-    timeout -k 5 "$1" unshare -m --propagation private bash -c '"$@"' namespace "${@:2}" 3>&-
+    export -f as_nobody k42_nobody_mount k42_give_back_mounts "$2"
+    timeout -k 5 "$1" unshare -m --propagation private bash -c 'k42_give_back_mounts; "$@"' namespace "${@:2}" 3>&-
 }
 
 # k42_nobody_mount [OPTIONS]: in such a namespace, nobody's own mount of $S/src at $S/mnt, with its state in

@@ -15,12 +15,11 @@ sd_skip_unless_possible() {
     command -v meson >/dev/null && [ -e "$K42_BUILD/build.ninja" ] || skip "no meson to install with"
 }
 
-# Process 1 of the namespaces, until it is systemd.  First it gives back the mounts of all others, which would
-# otherwise outlive their ends as long as there is this namespace.
+# Process 1 of the namespaces, until it is systemd.
 sd_process_one() {
     set -e
     local at
-    awk '$3 ~ /^fuse/ { print $2 }' /proc/mounts | while read -r at; do umount -l "$at" 2>/dev/null || true; done
+    k42_give_back_mounts
     mount -t proc proc /proc
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount -t tmpfs -o mode=755 tmpfs /run
@@ -49,7 +48,7 @@ sd_start() {
     printf 'SOURCE=%s\nMOUNTPOINT=%s\n' "$S/src" "$S/mnt" >"$S/etc/k42fs/test.conf"
     SD_CGROUPS=$(cgroup2_at)/k42test.$$
     mkdir "$SD_CGROUPS" || skip "cannot make a cgroup"
-    export -f sd_process_one
+    export -f sd_process_one k42_give_back_mounts
     export SD_CGROUPS
     bash -c 'echo $$ >"$SD_CGROUPS/cgroup.procs" && exec timeout -k 5 300 unshare --pid --mount --fork --kill-child \
         --cgroup --ipc --uts --propagation private bash -c sd_process_one' >"$S/systemd" 2>&1 </dev/null 3>&- &
