@@ -346,6 +346,8 @@ waiting() {
     echo more >&7
     exec 6<&- 7>&-
     [ "$(cat "$S/src/held")" = more ]
+    # nobody has died
+    timeout 20 "$K42CTL" status "$S/mnt" | grep '^last_death: -$'
 }
 
 @test "a program that cannot take over: the one before goes on" {

@@ -239,7 +239,7 @@ static enum holder_state not_taken(struct holder *h)
         h->record.downgrades++;
         save_record(h);
         daemon_say("%s: the other program cannot take over: it %s; the one before goes on",
-                   h->record.mountpoint, h->record.last_death);
+                   h->record.mountpoint, h->not_taken);
         h->state = HOLDER_SERVING;
         waiting_want(h);
         return news(h);
@@ -250,10 +250,10 @@ static enum holder_state prepare(struct holder *h)
 {
         h->state = HOLDER_PREPARING;
         set_timer(h, UPGRADE_MS);
-        snprintf(h->record.last_death, sizeof h->record.last_death, "was not ready in time");
+        snprintf(h->not_taken, sizeof h->not_taken, "was not ready in time");
         if (waiting_change(h) == 0)
                 return HOLDER_PREPARING;
-        snprintf(h->record.last_death, sizeof h->record.last_death, "could not be started");
+        snprintf(h->not_taken, sizeof h->not_taken, "could not be started");
         return not_taken(h);
 }
 
@@ -558,8 +558,7 @@ static void reap(struct holder *h)
                         bury(h, status);
                 else if (waiting_died(h, pid)) { /* else one that was buried before it was dead */
                         if (h->state == HOLDER_PREPARING)
-                                holder_describe_death(status, h->record.last_death,
-                                                      sizeof h->record.last_death);
+                                holder_describe_death(status, h->not_taken, sizeof h->not_taken);
                         handle(h, EVENT_LOST);
                 }
 }

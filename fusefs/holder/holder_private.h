@@ -82,6 +82,7 @@ struct holder {
         struct mount_record record; /* what is known of the mount, and its workers' history */
         bool announced;             /* the service manager knows that the mount answers */
         bool upgrade_pending;       /* for when it is ready */
+        char not_taken[128];        /* what is wrong with the program that is being prepared */
         unsigned early;    /* workers in a row that died without an answered request */
         unsigned failures; /* see holder.h, as the next one */
         unsigned crashes;
