@@ -61,7 +61,7 @@ struct description {
         uint64_t id;                  /* fi->fh; constant */
         struct lazy *lazy;            /* constant */
         struct server_object *object; /* a reference; constant */
-        atomic_int fd;                /* backing descriptor, owned; -1: not opened yet by this daemon, see
+        atomic_int fd;                /* backing descriptor, owned; -1: nobody has needed one yet, see
                                          description_fd().  Changes once */
         int flags;                    /* open(2) flags as asked for; constant */
         enum xobj_type type;          /* constant */
@@ -116,7 +116,7 @@ uint64_t lazy_reopens(struct lazy *lazy);
 uint64_t lazy_gives(struct lazy *lazy);
 
 struct description_how {
-        int fd;         /* taken over on success only */
+        int fd;         /* taken over on success only; -1: it is opened when somebody needs it */
         int flags;
         enum xobj_type type;
         enum io_class io_class;
@@ -142,8 +142,8 @@ void lazy_release_all(struct lazy *lazy);
  * what the kernel named in a request: it is not doubtful any more then. */
 struct description *description_from_fh(struct lazy *lazy, uint64_t fh);
 
-/* The backing descriptor, or -errno.  The description of an earlier daemon has none until it is asked for
- * the first time: then the file is opened again, which can fail (-ESTALE if it cannot be found, or it is
+/* The backing descriptor, or -errno.  The description of an earlier daemon, or of a file that the kernel reads by
+ * itself, has none until it is asked for the first time: then the file is opened again, which can fail (-ESTALE if it cannot be found, or it is
  * another one); the next call tries again.  No lock; a system call only at the first time. */
 int description_open_again(struct description *description);
 static inline int description_fd(struct description *description)

@@ -62,7 +62,8 @@ bool file_opens_join(struct server_file *file, int flags);
  * id. */
 enum io_class file_opens_begin(struct server_file *file, const struct file_open *open);
 
-/* … and is over: released, or its reply was not taken.  `flags` and `fd` as it began with. */
+/* … and is over: released, or its reply was not taken.  `flags` as it began with; `fd` likewise, or another one of
+ * the file; only for one that writes does it have to be there. */
 void file_opens_end(struct server_file *file, enum io_class io_class, int flags, int fd);
 
 /* The last name of the file is gone: its blocks are to be free when it is closed. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * From OPEN to RELEASE.  What an open makes is a description (lazy/description.h), which owns the
- * backing descriptor; its id is fi->fh.
+ * backing descriptor, if there is need of one; its id is fi->fh.
  */
 #include <errno.h>
 
@@ -94,7 +94,7 @@ static void release_from_node(struct server_file *file, const struct description
         park_released(file, description);
         if (description->type == XOBJ_FILE && (fd >= 0 || (description->flags & O_ACCMODE) == O_RDONLY)) {
                 file_opens_end(file, description->io_class, description->flags, fd);
-        } else if (description->type == XOBJ_FILE) { /* an earlier daemon's, that nobody used */
+        } else if (description->type == XOBJ_FILE) { /* an earlier daemon's for writing, that nobody used */
                 NODE_FD(node, file);
 
                 file_opens_end(file, description->io_class, description->flags, node.fd);

@@ -45,7 +45,8 @@ void park_before_removal(struct server_file *file, int fd);
  * moment later. */
 void park_after_removal(struct server_file *file, int fd);
 
-/* A description of `file` was made, with the backing descriptor `fd`; and is over. */
+/* A description of `file` was made, with the backing descriptor `fd` (-1: none, which only a file has that can be
+ * opened by its handle); and is over. */
 void park_opened(struct server_file *file, const struct description *description, int fd);
 void park_released(struct server_file *file, const struct description *description);
 
