@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -358,6 +359,13 @@ void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended)
                 say(mountpoint, "unmount failed: fusermount3 cannot be run", -r);
         else if (program_wait(pid, stderr_fd, NULL, 0) != 0 && mount_point_is(mountpoint, dev))
                 g_warning("%s: unmount failed: fusermount3 refused", mountpoint);
+}
+
+bool mount_point_ended(int fuse_fd)
+{
+        struct pollfd fuse = {.fd = fuse_fd};
+
+        return fuse_fd < 0 || (poll(&fuse, 1, 0) == 1 && (fuse.revents & POLLERR));
 }
 
 int mount_point_abort(const char *mountpoint, dev_t dev)

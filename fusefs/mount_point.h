@@ -22,9 +22,13 @@ int mount_point_mount(const struct k42_options *options, int *ret_fd, dev_t *ret
  * a dead mount is taken off. */
 void mount_point_unmount(const char *mountpoint, dev_t dev, bool ended);
 
-/* Ends the connection of the mount with st_dev `dev`: every request that waits fails, with ECONNABORTED or ENOTCONN.
- * By fusectl (Documentation/filesystems/fuse.rst), or if nobody has mounted that, by a forced umount.  For root.
- * Returns 0 or -errno. */
+/* Has the mount whose connection is open as `fuse_fd` (-1: as nothing) been taken off, or aborted?  Its number may
+ * be somebody else's then. */
+bool mount_point_ended(int fuse_fd);
+
+/* Ends the connection of the mount with st_dev `dev`, which must not have ended: every request that waits fails, with
+ * ECONNABORTED or ENOTCONN.  By fusectl (Documentation/filesystems/fuse.rst), or if nobody has mounted that, by a
+ * forced umount.  For root.  Returns 0 or -errno. */
 int mount_point_abort(const char *mountpoint, dev_t dev);
 
 /* True if the topmost mount at `mountpoint` has st_dev `dev`.  Asks the kernel only. */

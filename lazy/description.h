@@ -142,9 +142,9 @@ void lazy_release_all(struct lazy *lazy);
  * what the kernel named in a request: it is not doubtful any more then. */
 struct description *description_from_fh(struct lazy *lazy, uint64_t fh);
 
-/* The backing descriptor, or -errno.  The description of an earlier daemon, or of a file that the kernel reads by
- * itself, has none until it is asked for the first time: then the file is opened again, which can fail (-ESTALE if it cannot be found, or it is
- * another one); the next call tries again.  No lock; a system call only at the first time. */
+/* The backing descriptor, or -errno.  The description of an earlier daemon, or of a file that the kernel reads
+ * by itself, has none until it is asked for the first time: then the file is opened again, which can fail
+ * (-ESTALE if it cannot be found, or it is another one); the next call tries again.  No lock; a system call only at the first time. */
 int description_open_again(struct description *description);
 static inline int description_fd(struct description *description)
 {

@@ -539,6 +539,8 @@ static void abort_connection(struct coherent *c)
         const char *mountpoint = c->mount->options.mountpoint;
         int r;
 
+        if (mount_point_ended(c->mount->fuse_fd))
+                return; /* the thread is only slow */
         g_message("%s: a request is stuck; ending the connection", mountpoint);
         r = mount_point_abort(mountpoint, c->mount->dev);
         if (r < 0)

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -245,14 +244,6 @@ static int open_all(struct holder *h, struct k42_options *options, const char *p
         return r;
 }
 
-/* Has the mount been taken off, or aborted?  Its number may be somebody else's then. */
-static bool connection_ended(const struct holder *h)
-{
-        struct pollfd fuse = {.fd = h->fuse_fd};
-
-        return h->fuse_fd < 0 || (poll(&fuse, 1, 0) == 1 && (fuse.revents & POLLERR));
-}
-
 /* Whatever there is of it. */
 static void end_mount(struct holder *h, const struct k42_options *options, struct state_dir *dir)
 {
@@ -267,7 +258,7 @@ static void end_mount(struct holder *h, const struct k42_options *options, struc
                         service_drop_parked(h->parked.entries[i].key);
         parked_drop_all(&h->parked);
         if (h->record.dev != 0) {
-                mount_point_unmount(options->mountpoint, h->record.dev, connection_ended(h));
+                mount_point_unmount(options->mountpoint, h->record.dev, mount_point_ended(h->fuse_fd));
                 if (dir)
                         control_remove_device_link(dir, h->record.dev);
         }
