@@ -59,6 +59,7 @@ struct k42_options {
         char **fork_private; /* -o fork=private:, patterns of fnmatch(3); NULL: none */
         enum io_option io;
         unsigned max_threads;
+        unsigned busy_poll; /* microseconds, see turns.h; 0: never */
         unsigned history; /* closed handles to keep in the store */
 };
 

@@ -20,6 +20,9 @@
 #define THREADS_DEFAULT 10
 #define THREADS_MIN     2 /* one may have to wait for another */
 #define THREADS_MAX     1000
+
+#define BUSY_POLL_DEFAULT 50 /* microseconds: most programs ask for the next thing within that */
+#define BUSY_POLL_MAX     1000
 #define HISTORY_MAX     100000000
 #define TIMEOUT_MAX     1e9
 
@@ -85,6 +88,11 @@ static const char *parse_number(const char *value, unsigned min, unsigned max, u
 static const char *parse_threads(struct k42_options *options, size_t offset, const char *value)
 {
         return parse_number(value, THREADS_MIN, THREADS_MAX, &options->max_threads);
+}
+
+static const char *parse_busy_poll(struct k42_options *options, size_t offset, const char *value)
+{
+        return parse_number(value, 0, BUSY_POLL_MAX, &options->busy_poll);
 }
 
 static const char *parse_history(struct k42_options *options, size_t offset, const char *value)
@@ -156,6 +164,7 @@ static const struct {
         {"io", parse_io, 0},
         {"state", parse_state, 0},
         {"max_threads", parse_threads, 0},
+        {"busy_poll", parse_busy_poll, 0},
         {"history", parse_history, 0},
         /* mount(8)'s own words, which it passes on to helpers. */
         {"defaults", parse_nothing, 0},
@@ -231,6 +240,7 @@ static void options_default(struct k42_options *options)
                 .attr_timeout = TIMEOUT_UNSET,
                 .entry_timeout = TIMEOUT_UNSET,
                 .max_threads = THREADS_DEFAULT,
+                .busy_poll = BUSY_POLL_DEFAULT,
         };
 }
 
@@ -372,6 +382,7 @@ static char *format_words(const struct k42_options *options, const char *state)
         }
         append_word(text, "io", io_names[options->io]);
         append_number(text, "max_threads", options->max_threads);
+        append_number(text, "busy_poll", options->busy_poll);
         append_number(text, "history", options->history);
         append_word(text, "state", state);
         return g_string_free(text, FALSE);

@@ -155,6 +155,7 @@ fails_both() {
     for word in attr_timeout=x attr_timeout= attr_timeout attr_timeout=-1 attr_timeout=nan attr_timeout=inf \
         attr_timeout=1e400 'attr_timeout=1 ' entry_timeout=1.5x entry_timeout=0x max_threads=0 max_threads=-1 \
         max_threads=x max_threads= max_threads max_threads=99999999999999999999 io=foo io= io io=CACHED \
+        busy_poll=-1 busy_poll= busy_poll busy_poll=x busy_poll=1001 busy_poll=0.5 \
         history=-1 history=x history= history history=1.5 state= state ro=1 allow_other=yes default_permissions=0; do
         echo "-o $word"
         fails_both 2 "${word%%[= ]*}" -o "$word" "$S/src" "$S/mnt"
@@ -391,7 +392,7 @@ garbage() {
 
 @test "options that mean something, mean it" {
     k42_skip_unless_fuse
-    k42_mount -o 'ro,nosuid,nodev,noexec,attr_timeout=0.5,entry_timeout=0,max_threads=2,history=5'
+    k42_mount -o 'ro,nosuid,nodev,noexec,attr_timeout=0.5,entry_timeout=0,max_threads=2,busy_poll=0,history=5'
     grep " $S/mnt " /proc/mounts | grep ro | grep nosuid | grep nodev | grep noexec
     run touch "$S/mnt/x"
     [ "$status" != 0 ]

@@ -421,3 +421,26 @@ PY
     daemon_says 0
     ended
 }
+
+# How many ticks of processor time all threads of process $1 have had.
+ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
+
+@test "busy_poll costs nothing once nobody asks for anything, and is off where it is 0" {
+    local before after
+    k42_mount -o busy_poll=1000,attr_timeout=0
+    grep -qx k42-watch "/proc/$K42_WORKER/task/"*/comm || [ "$(nproc)" = 1 ]
+    timeout 60 python3 -c '
+import os, sys
+for _ in range(20000):
+    os.stat(sys.argv[1])' "$S/mnt/file"
+    sleep 0.5
+    before=$(ticks "$K42_WORKER")
+    sleep 2
+    after=$(ticks "$K42_WORKER")
+    echo "ticks in two idle seconds: $((after - before))"
+    ((after - before <= 4)) # two hundredths of one processor
+    k42_umount
+    k42_mount -o busy_poll=0
+    run ! grep -qx k42-watch "/proc/$K42_WORKER/task/"*/comm
+    k42_umount
+}

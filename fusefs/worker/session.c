@@ -10,20 +10,12 @@
  * signal, at a moment when they are between requests or waiting for one.  A thread that is in the
  * middle of a request finishes it; only a read of /dev/fuse is cut short (the signal's handler does
  * nothing, and SA_RESTART is not set).
- *
- * The kernel gives requests to the waiting threads in turn.  If all of them waited, one request
- * after the other would wake a thread whose caches are cold, on another processor as often as not.
- * So no more than WAITERS wait there; the others are parked on a semaphore until all who waited
- * have got something to do.  `waiting` and `parked` are both written before the other one is read,
- * sequentially consistent: a thread that parks itself because there are waiters enough, and a
- * waiter that leaves as the last one, cannot both overlook each other.
  */
 #include "fusefs/worker/session.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,15 +29,12 @@
 #include "fusefs/node/node.h"
 #include "fusefs/resume/requests.h"
 #include "fusefs/resume/resume.h"
+#include "fusefs/worker/turns.h"
 
 #define WAKE_SIGNAL    SIGUSR1
 #define WAKE_EVERY_MS  5
 #define STACK_SIZE     (256 * 1024)
 #define RETRY_PAUSE_US 20000
-
-/* One for the next request while one is served, and one beside them: RELEASE has nobody who waits
- * for it, so that the next request comes at once. */
-#define WAITERS 3
 
 struct session {
         struct k42_mount *mount;
@@ -57,9 +46,7 @@ struct session {
         atomic_uint running;
         atomic_bool stopping;
         atomic_bool served; /* a request has been answered */
-        atomic_int waiting; /* threads in (or about to be in) the read of /dev/fuse */
-        atomic_int parked;  /* threads that wait for a post nobody has promised them yet */
-        sem_t unpark;
+        struct turns *turns;
 
         GMutex lock;
         GCond changed;
@@ -81,37 +68,28 @@ static void session_ready(void *data)
         g_mutex_unlock(&session->lock);
 }
 
-/* Takes one of those who are parked, who is then owed a post; false if there is none. */
-static bool claim_parked(struct session *session)
+static bool session_over(void *data)
 {
-        int parked = atomic_load(&session->parked);
+        struct session *session = data;
 
-        while (parked > 0)
-                if (atomic_compare_exchange_weak(&session->parked, &parked, parked - 1))
-                        return true;
-        return false;
+        return fuse_session_exited(session->se);
 }
 
-/* Returns when the calling thread is wanted as a waiter, as which it is counted then. */
-static void wait_for_turn(struct session *session)
+/* What waits for other processes, or for the disk, as a rule and not as the exception. */
+static bool may_last(const struct fuse_buf *buf)
 {
-        while (atomic_load(&session->waiting) >= WAITERS && !fuse_session_exited(session->se)) {
-                atomic_fetch_add(&session->parked, 1);
-                if ((atomic_load(&session->waiting) < WAITERS ||
-                     fuse_session_exited(session->se)) &&
-                    claim_parked(session))
-                        break; /* looked again, and got itself (or somebody's place) back */
-                while (sem_wait(&session->unpark) < 0 && errno == EINTR)
-                        if (fuse_session_exited(session->se)) /* session_stop() wakes us so */
-                                break;
+        switch (((const struct fuse_in_header *)buf->mem)->opcode) {
+        case FUSE_SETLKW:
+        case FUSE_FSYNC:
+        case FUSE_FSYNCDIR:
+        case FUSE_SYNCFS:
+        case FUSE_FALLOCATE:
+        case FUSE_COPY_FILE_RANGE:
+        case FUSE_IOCTL:
+                return true;
+        default:
+                return false;
         }
-        atomic_fetch_add(&session->waiting, 1);
-}
-
-static void turn_is_over(struct session *session)
-{
-        if (atomic_fetch_sub(&session->waiting, 1) == 1 && claim_parked(session))
-                sem_post(&session->unpark);
 }
 
 /* The holder wants to know whether this worker is good for anything. */
@@ -130,28 +108,29 @@ static void *session_thread(void *data)
         struct requests *requests = session->mount->requests;
         struct request *request = requests ? requests_take(requests) : NULL;
         struct fuse_buf buf = {.mem = request ? request_buffer(request) : NULL};
+        struct turn turn = {0};
 
         request_set_current(request);
         while (!fuse_session_exited(session->se)) {
                 int r;
 
-                wait_for_turn(session);
+                turns_wait(session->turns, &turn);
                 r = fuse_session_receive_buf(session->se, &buf);
-                turn_is_over(session);
+                turns_read(session->turns, &turn, r > 0 && may_last(&buf));
                 if (r > 0) {
                         fuse_session_process_buf(session->se, &buf);
                         request_answered(request); /* what has no answer, too */
                         note_served(session);
                 } else if (r < 0 && r != -EINTR && r != -EAGAIN)
                         g_usleep(RETRY_PAUSE_US);
+                turns_served(session->turns, &turn);
         }
         request_set_current(NULL);
         if (request)
                 requests_give_back(requests, request);
         else
                 free(buf.mem);
-        if (claim_parked(session)) /* who will pass it on */
-                sem_post(&session->unpark);
+        turns_leave(session->turns, &turn);
         if (atomic_fetch_sub(&session->running, 1) == 1) {
                 g_mutex_lock(&session->lock);
                 session->gone = true;
@@ -250,6 +229,8 @@ static int start_threads(struct session *session, unsigned n)
 
 static void join_threads(struct session *session)
 {
+        if (session->turns)
+                turns_stop(session->turns);
         for (unsigned i = 0; i < session->n_threads; i++) /* they end side by side */
                 pthread_kill(session->threads[i], WAKE_SIGNAL);
         for (unsigned i = 0; i < session->n_threads; i++) {
@@ -330,13 +311,15 @@ int session_start(struct k42_mount *mount, void (*ended)(void *data), void *data
         session->mount = mount;
         session->ended = ended;
         session->data = data;
-        sem_init(&session->unpark, 0, 0);
         g_mutex_init(&session->lock);
         g_cond_init(&session->changed);
 
         r = make_fuse_session(session);
         if (r == 0)
                 r = connect_session(session);
+        if (r == 0)
+                r = turns_new(mount->fuse_fd, mount->options.busy_poll, session_over, session,
+                              &session->turns);
         if (r == 0 && mount->resume && mount->requests)
                 r = resume_session(session);
         if (r < 0)
@@ -392,7 +375,7 @@ void session_stop(struct session *session)
         free(session->threads);
         g_cond_clear(&session->changed);
         g_mutex_clear(&session->lock);
-        sem_destroy(&session->unpark);
+        turns_free(session->turns);
         free(session);
 }
 
