@@ -343,12 +343,14 @@ static void take_event(struct coherent *c, const struct coherent_event *event)
         }
 }
 
-/* Reads one group until it is empty. */
+/* Reads what one group has by now.  Not until it is empty: somebody who writes all the time to a file of this
+ * file system, in SOURCE or not, would keep the thread and a processor busy with each of his writes. */
 static void drain(struct coherent *c, int fd)
 {
-        ssize_t n;
+        ssize_t n = sizeof c->buf;
 
-        while (!atomic_load(&c->stopping) && (n = read(fd, c->buf, sizeof c->buf)) > 0) {
+        while (n > (ssize_t)sizeof c->buf / 2 && !atomic_load(&c->stopping) &&
+               (n = read(fd, c->buf, sizeof c->buf)) > 0) {
                 struct coherent_event event;
                 size_t offset = 0;
                 bool broken;
