@@ -43,6 +43,8 @@ GOALS = [
          "speed", 1.0, BEST, floor=0.9),
     Goal("every metadata workload against the best peer, caching 1 day", "k42fs-day", METADATA,
          "speed", 1.0, BEST, floor=0.9),
+    Goal("every metadata workload against the best peer that believes names for ever",
+         "k42fs-exclusive", METADATA, "speed", 1.0, BEST, floor=0.9),
     Goal("open + close against passthrough_hp, caching 1 s", "k42fs-fast", ("open_close",), "speed",
          1.2, "passthrough_hp-1s"),
     Goal("open + close against passthrough_hp, caching 1 day", "k42fs-day", ("open_close",), "speed",

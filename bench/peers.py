@@ -253,9 +253,37 @@ def all_peers():
         K42fs("k42fs-cached", ["io=cached", *ONE_SECOND]),
         K42fs("k42fs-counted", ["io=counted", *ONE_SECOND]),
         K42fs("k42fs-day", ["io=fast", *ONE_DAY], caching="1 day"),
+        K42fs("k42fs-exclusive", ["io=fast", "exclusive"], caching=FOR_EVER),
         bare,
         K42fs("k42fs", [], caching="defaults"),
     ]
+
+
+FOR_EVER = "names for ever"  # the rule of caching of who never looks at a directory again
+
+
+def believes_names_for_ever(peer, place):
+    """Whether what others add to a directory that the peer has listed is unknown to it when the second that
+    it was told to cache names for is over: some keep every name in the daemon.  Raises Failed."""
+    source, scratch = os.path.join(place, "believed"), os.path.join(place, "believing")
+    os.makedirs(os.path.join(source, "folder"))
+    os.mkdir(scratch)
+    try:
+        with Mount(peer, source, scratch) as mount:
+            seen = os.path.join(mount.path, "folder", "new")
+            os.listdir(os.path.dirname(seen))
+            with open(os.path.join(source, "folder", "new"), "wb"):
+                pass
+            end = time.monotonic() + 3
+            time.sleep(1.1)
+            while not os.path.exists(seen):
+                if time.monotonic() > end:
+                    return True
+                time.sleep(0.2)
+            return False
+    finally:
+        shutil.rmtree(source)
+        shutil.rmtree(scratch)
 
 
 def _is_mounted(path):
