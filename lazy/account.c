@@ -101,11 +101,13 @@ static bool look_begin(struct account_looks *looks, uid_t uid)
         bool may;
 
         g_mutex_lock(&looks->lock);
+        looks->waiting++;
         while (!(may = locked_may_look(looks, uid))) {
                 until = until ? until : g_get_monotonic_time() + LOOK_WAIT_US;
                 if (!g_cond_wait_until(&looks->ended, &looks->lock, until))
                         break;
         }
+        looks->waiting--;
         if (may)
                 looks->users[looks->n++] = uid;
         g_mutex_unlock(&looks->lock);
@@ -120,7 +122,8 @@ static void look_end(struct account_looks *looks, uid_t uid)
         while (looks->users[i] != uid)
                 i++;
         looks->users[i] = looks->users[--looks->n];
-        g_cond_broadcast(&looks->ended);
+        if (looks->waiting > 0) /* a GCond makes a system call for nobody, too */
+                g_cond_broadcast(&looks->ended);
         g_mutex_unlock(&looks->lock);
 }
 

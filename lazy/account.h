@@ -41,7 +41,7 @@ struct account_looks {
         GMutex lock;
         GCond ended;
         uid_t users[ACCOUNT_LOOKS]; /* under lock, like the next */
-        unsigned n;
+        unsigned n, waiting;
 };
 
 /* Before there are threads: there are accounts from now on. */
