@@ -67,6 +67,8 @@ GOALS = [
          tuple(key for key in METADATA if key != "open_close"), "times", 1.01, "k42fs-bare"),
     Goal("the shim on a 4k cached read (%), cached", "k42fs-cached", ("shim_read",), "value", 2),
     Goal("the shim on a 4k cached read (%), fast", "k42fs-fast", ("shim_read",), "value", 2),
+    Goal("private mode: 4k read in a forked child after its first touch, against one without the shim (%)",
+         "k42fs-fast", ("private_read",), "value", 2),
     Goal("private mode: 4k read in a forked child after its first touch, against the backing directory",
          "k42fs-fast", ("child_read_private",), "times", 1.05, "native"),
     Goal("the accounting page, a call (ns)", "k42fs-fast", ("account_one", "account_two"), "value", 5),
