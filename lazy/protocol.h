@@ -203,7 +203,8 @@ _Static_assert(sizeof(struct k42_private_reopen) == 64, "the kernel carries this
  * the access mode and status flags that *it* has, never wider; `flags` of open(2) cannot be asked
  * for.  The answer is this struct with `error` filled in, and the new descriptor attached if that is
  * 0.  An answer socket that is closed without one means that the daemon refused the datagram (of
- * another size or version, without the descriptors, with unknown flags).
+ * another size or version, without the descriptors, with unknown flags), or takes none from this user as
+ * long as descriptors of his that do not close keep it busy.
  */
 struct k42_reopen_by_daemon {
         struct k42_header header;

@@ -244,27 +244,43 @@ PY
     [ "$(ctl show --json "$handle" "$S/mnt" | json 'print(v["rights"])')" = rdc ]
 }
 
+# peers_say WORD: waits for it.
+peers_say() {
+    local i
+    for ((i = 0; i < 1000; i++)); do
+        grep -qx "$1" "$S/said" && return
+        kill -0 "$peers" || break
+        sleep 0.05
+    done
+    cat "$S/said"
+    return 1
+}
+
 @test "reopen: whatever is sent there, and descriptors that nobody answers for, keep nobody from being served" {
     need_root "an ordinary user's daemon has no such socket"
     local i
     mkdir "$S/liar.src" "$S/liar"
     echo x >"$S/liar.src/stuck"
     k42_mount
-    timeout -k 5 100 "$K42_BUILD/tests/fork/liar" "$S/liar.src" "$S/liar" truth 2>"$S/liar.log" </dev/null 3>&- &
+    timeout -k 5 100 "$K42_BUILD/tests/fork/liar" "$S/liar.src" "$S/liar" flush 2>"$S/liar.log" </dev/null 3>&- &
     for ((i = 0; i < 200; i++)); do mountpoint -q "$S/liar" && break; sleep 0.05; done
     LIAR=$(pgrep -P $!)
     mkfifo "$S/go"
-    timeout 50 python3 "$K42_TESTS/hostile/reopen_peers.py" "$S/state/reopen" "$S/mnt/f" "$S/liar/stuck" \
+    timeout 80 python3 "$K42_TESTS/hostile/reopen_peers.py" "$S/state/reopen" "$S/mnt/f" "$S/liar/stuck" \
         <"$S/go" >"$S/said" 3>&- &
     local peers=$!
     exec 8>"$S/go"
-    for ((i = 0; i < 400; i++)); do grep -q ready "$S/said" && break; sleep 0.05; done
-    cat "$S/said"
+    peers_say ready
     kill -STOP "$LIAR"
     echo >&8
-    wait "$peers"
-    kill -CONT "$LIAR"
+    peers_say served
+    # nor do they keep the daemon from its end, of either kind
+    k42_kill_worker
     k42_counts_zero
+    k42_umount
+    kill -CONT "$LIAR"
+    echo >&8
+    wait "$peers"
 }
 
 # ---- by the environment ----

@@ -1,4 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Who sends a descriptor chooses what its close does, and we cannot know what it is before we have it.  A file of a
+ * FUSE server that never answers FLUSH keeps the process that closes it for ever, exit and SIGKILL included; a
+ * socket that lingers does so for as long as its owner likes, even if it is one too many and only dropped.  So
+ *
+ *   no descriptor is taken, nor a datagram dropped, but in a process of its own, which ends by it (a helper);
+ *   a helper says when it knows that what it has is harmless (vouches): a file of our own mount, looked at without
+ *   asking its server, and a unix socket.  One that has not said so SUSPECT_MS after its start, or has not ended
+ *   HELP_MS after it, when whoever asked has given up, is stuck: it is killed, and has its place no more;
+ *   who sent a datagram is known before it is taken (SO_PASSCRED, MSG_PEEK).  SUSPECTS_OF_ONE helpers that have not
+ *   vouched are what one sender can have at a time, and when those are stuck his datagrams are dropped: without room
+ *   for descriptors the kernel installs none, so that no FLUSH is sent.  Whoever is in a user namespace, where
+ *   anybody may have thousands of user ids, is one sender with all others who are.
+ *
+ * So nobody takes more than his own places, and others wait for him a few times SUSPECT_MS in all.  A datagram that is
+ * dropped can only hold its helper if that has the last reference to a file with unwritten data of a FUSE server's
+ * writeback cache, which takes pains to arrange; STUCK_MAX is for that.  A stuck process has nothing of ours: its
+ * memory is gone, as it closes by exiting, and so are our descriptors.  The daemon waits for none.
+ */
 #include "fusefs/control/reopen_socket.h"
 
 #include <errno.h>
@@ -21,29 +40,45 @@
 #include "fusefs/state_dir.h"
 #include "lazy/protocol.h"
 
-#define HELPERS_MAX   8
-#define REAP_EVERY_MS 100
-#define PAUSE_US      20000
+#define WORKING_MAX     8
+#define STUCK_MAX       64
+#define SUSPECTS_OF_ONE 2
+#define SUSPECT_MS      500
+#define HELP_MS         10000 /* as long as the shim waits */
+#define REAP_EVERY_MS   20
+#define PAUSE_US        20000
 
 /* What an open can repeat of the flags that the received descriptor has. */
 #define FLAGS (O_ACCMODE | O_APPEND | O_DIRECT | O_SYNC | O_DSYNC | O_NONBLOCK | O_NOATIME)
+
+/* The user, or IN_NAMESPACE. */
+typedef uid_t sender_id;
+#define IN_NAMESPACE ((uid_t)-1)
+
+struct helper {
+        pid_t pid; /* 0: none */
+        sender_id sender;
+        bool vouched, stuck;
+        int64_t started; /* µs, monotonic */
+};
 
 struct reopen_socket {
         struct k42_mount *mount;
         int fd, stop_fd;
         pthread_t thread;
-        pid_t helpers[HELPERS_MAX]; /* 0: none; the thread's own */
+        struct helper helpers[WORKING_MAX + STUCK_MAX]; /* the thread's own, like the next */
+        bool full;                                      /* that it is was said */
 };
 
 /* ---- in the child: only what is allowed between fork and exec in a program with threads ---- */
 
-/* A message with room for two descriptors. */
+/* A message with room for who sent it, which the kernel says first, and for two descriptors. */
 struct parcel {
         struct k42_reopen_by_daemon body;
         struct iovec iov;
         union {
                 struct cmsghdr header;
-                char bytes[CMSG_SPACE(2 * sizeof(int))];
+                char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(2 * sizeof(int))];
         } control;
         struct msghdr msg;
 };
@@ -74,12 +109,14 @@ static void close_all_but(int one, int other)
 static bool take_request(int fd, int ret_fds[2])
 {
         struct parcel parcel;
-        const struct cmsghdr *cmsg;
+        struct cmsghdr *cmsg;
         ssize_t n;
 
         parcel_init(&parcel, sizeof parcel.control.bytes);
         n = recvmsg(fd, &parcel.msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         cmsg = n < 0 ? NULL : CMSG_FIRSTHDR(&parcel.msg);
+        if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS)
+                cmsg = CMSG_NXTHDR(&parcel.msg, cmsg);
         if (n != (ssize_t)sizeof parcel.body || (parcel.msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
             !cmsg || cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS ||
             cmsg->cmsg_len != CMSG_LEN(2 * sizeof(int)))
@@ -90,25 +127,34 @@ static bool take_request(int fd, int ret_fds[2])
                parcel.body.error == 0 && parcel.body.reserved32 == 0;
 }
 
+/* What cannot hold who closes it.  Nobody is asked: of a file that is not ours whoever serves it may be the sender,
+ * who never answers. */
+static int check_harmless(const int fds[2], dev_t dev)
+{
+        const int flags = fcntl(fds[0], F_GETFL);
+        struct statx stx;
+        socklen_t size = sizeof(int);
+        int domain;
+
+        if (flags < 0 || (flags & O_PATH))
+                return -EBADF;
+        if (statx(fds[0], "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) < 0)
+                return -errno;
+        if (makedev(stx.stx_dev_major, stx.stx_dev_minor) != dev ||
+            !(S_ISREG(stx.stx_mode) || S_ISDIR(stx.stx_mode)))
+                return -EXDEV;
+        return getsockopt(fds[1], SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX ? 0 : -ENOTSOCK;
+}
+
 /* Opens what `fd` is, not wider than it is.  Returns a descriptor or -errno. */
-static int open_again(int fd, dev_t dev)
+static int open_again(int fd)
 {
         struct k42_lazy_reopen may = {
                 .header = {.version = K42_PROTOCOL_VERSION, .length = sizeof may}};
         const int flags = fcntl(fd, F_GETFL);
         char path[64];
-        struct statx stx;
         int r;
 
-        if (flags < 0 || (flags & O_PATH))
-                return -EBADF;
-        /* Without asking whoever serves the file: for one that is not ours that may be the sender, who never
-         * answers. */
-        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) < 0)
-                return -errno;
-        if (makedev(stx.stx_dev_major, stx.stx_dev_minor) != dev ||
-            !(S_ISREG(stx.stx_mode) || S_ISDIR(stx.stx_mode)))
-                return -EXDEV;
         if (ioctl(fd, K42_IOC_LAZY_REOPEN, &may) < 0) /* where it may not be duplicated */
                 return -errno;
         /* We descend from nobody who has it, so this is what nobody was denied.  Whoever asks cannot be told from
@@ -141,56 +187,152 @@ static void answer(int to, int fd)
         (void)!sendmsg(to, &parcel.msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static _Noreturn void help(int fd, int taken_fd, dev_t dev)
+/* `vouch_fd` is closed when a datagram was taken; a byte there says that it is harmless.  What was received is left to
+ * exit to close, which gives the memory back first. */
+static _Noreturn void help(int fd, int vouch_fd, dev_t dev, bool drop)
 {
-        int fds[2];
+        struct msghdr nothing = {NULL};
+        int fds[2], r;
         bool good;
 
-        close_all_but(fd, taken_fd);
+        close_all_but(fd, vouch_fd);
+        if (drop) {
+                (void)!recvmsg(fd, &nothing, MSG_DONTWAIT);
+                _exit(0);
+        }
         good = take_request(fd, fds);
         close(fd);
-        close(taken_fd);
-        if (good)
-                answer(fds[1], open_again(fds[0], dev));
+        r = good ? check_harmless(fds, dev) : 0;
+        if (good && r == 0)
+                (void)!write(vouch_fd, "", 1);
+        close(vouch_fd);
+        if (good && r != -ENOTSOCK)
+                answer(fds[1], r < 0 ? r : open_again(fds[0]));
         _exit(0);
 }
 
 /* ---- the thread ---- */
 
-/* Starts a child; returns when it has taken a datagram, so that no second one is started for that. */
-static pid_t start_helper(const struct reopen_socket *rs)
+static bool in_our_user_namespace(pid_t pid)
 {
-        int taken[2];
+        char path[64], its[64], ours[64];
+        ssize_t n, m;
+
+        g_snprintf(path, sizeof path, "/proc/%d/ns/user", (int)pid);
+        n = readlink(path, its, sizeof its);
+        m = readlink("/proc/self/ns/user", ours, sizeof ours);
+        return n > 0 && n == m && memcmp(its, ours, (size_t)n) == 0;
+}
+
+/* Of the datagram that comes next.  There is no room for descriptors, so none is installed; and what is peeked at is
+ * still in the queue, so none is closed.  False if there is no datagram. */
+static bool next_sender(int fd, sender_id *ret_sender)
+{
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(struct ucred))];
+        } control;
+        struct msghdr msg = {.msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+        const struct cmsghdr *cmsg;
+        struct ucred creds;
+
+        *ret_sender = IN_NAMESPACE;
+        if (recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) < 0)
+                return false;
+        cmsg = CMSG_FIRSTHDR(&msg);
+        if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS &&
+            cmsg->cmsg_len == CMSG_LEN(sizeof creds)) {
+                memcpy(&creds, CMSG_DATA(cmsg), sizeof creds);
+                if (in_our_user_namespace(creds.pid))
+                        *ret_sender = creds.uid;
+        }
+        return true;
+}
+
+/* Starts one.  Returns when it has taken a datagram, so that no second one is started for that, and knows what it has;
+ * or when it takes long: then a second one may find nothing. */
+static int start_helper(const struct reopen_socket *rs, struct helper *helper, bool drop)
+{
+        struct pollfd wait = {.events = POLLIN};
+        int vouch[2];
         char byte;
         pid_t pid;
 
-        if (pipe2(taken, O_CLOEXEC) < 0)
+        if (pipe2(vouch, O_CLOEXEC) < 0)
                 return -errno;
+        helper->started = g_get_monotonic_time();
         pid = fork();
         if (pid == 0)
-                help(rs->fd, taken[1], rs->mount->dev);
-        close(taken[1]);
-        while (pid > 0 && read(taken[0], &byte, 1) < 0 && errno == EINTR)
+                help(rs->fd, vouch[1], rs->mount->dev, drop);
+        close(vouch[1]);
+        wait.fd = vouch[0];
+        while (pid > 0 && poll(&wait, 1, SUSPECT_MS) < 0 && errno == EINTR)
                 ;
-        close(taken[0]);
-        return pid;
+        helper->vouched = wait.revents && read(vouch[0], &byte, 1) == 1;
+        close(vouch[0]);
+        if (pid < 0)
+                return -EAGAIN;
+        helper->pid = pid;
+        return 0;
 }
 
-/* Where the next child goes, or HELPERS_MAX; those that have ended are reaped. */
-static unsigned free_place(struct reopen_socket *rs, bool *ret_any)
+/* Reaps those that have ended, and finds those that are stuck. */
+static void look_after(struct reopen_socket *rs, unsigned *ret_working, unsigned *ret_stuck)
 {
-        unsigned place = HELPERS_MAX;
+        const int64_t now = g_get_monotonic_time();
 
-        *ret_any = false;
-        for (unsigned i = 0; i < HELPERS_MAX; i++) {
-                if (rs->helpers[i] > 0 && waitpid(rs->helpers[i], NULL, WNOHANG) != 0)
-                        rs->helpers[i] = 0;
-                if (rs->helpers[i] == 0)
-                        place = i;
-                else
-                        *ret_any = true;
+        *ret_working = *ret_stuck = 0;
+        for (struct helper *h = rs->helpers; h < rs->helpers + G_N_ELEMENTS(rs->helpers); h++) {
+                if (h->pid == 0)
+                        continue;
+                if (waitpid(h->pid, NULL, WNOHANG) != 0) {
+                        *h = (struct helper){0};
+                        continue;
+                }
+                if (!h->stuck && now - h->started > (h->vouched ? HELP_MS : SUSPECT_MS) * INT64_C(1000)) {
+                        h->stuck = true;
+                        kill(h->pid, SIGKILL);
+                }
+                *(h->stuck ? ret_stuck : ret_working) += 1;
         }
-        return place;
+}
+
+enum turn { TURN_NOW, TURN_LATER, TURN_NEVER };
+
+/* May a datagram of this sender be taken? */
+static enum turn turn_of(const struct reopen_socket *rs, sender_id sender)
+{
+        unsigned suspects = 0, stuck = 0;
+
+        for (const struct helper *h = rs->helpers; h < rs->helpers + G_N_ELEMENTS(rs->helpers); h++) {
+                if (h->pid == 0 || h->sender != sender)
+                        continue;
+                suspects += h->stuck || !h->vouched;
+                stuck += h->stuck;
+        }
+        if (suspects < SUSPECTS_OF_ONE)
+                return TURN_NOW;
+        return stuck < SUSPECTS_OF_ONE ? TURN_LATER : TURN_NEVER;
+}
+
+/* There is a free place.  False if nothing can be done now. */
+static bool take_next(struct reopen_socket *rs)
+{
+        struct helper *place = rs->helpers;
+        enum turn turn;
+        sender_id sender;
+
+        if (!next_sender(rs->fd, &sender))
+                return false;
+        turn = turn_of(rs, sender);
+        if (turn == TURN_LATER)
+                return false;
+        while (place->pid != 0)
+                place++;
+        if (start_helper(rs, place, turn == TURN_NEVER) < 0) /* no memory or descriptors */
+                return false;
+        place->sender = sender;
+        return true;
 }
 
 static void *serve(void *data)
@@ -198,25 +340,28 @@ static void *serve(void *data)
         struct reopen_socket *rs = data;
 
         for (;;) {
-                bool any;
-                const unsigned place = free_place(rs, &any);
+                unsigned working, stuck;
                 struct pollfd fds[] = {
                         {.fd = rs->stop_fd, .events = POLLIN},
-                        {.fd = place < HELPERS_MAX ? rs->fd : -1, .events = POLLIN},
+                        {.fd = rs->fd, .events = POLLIN},
                 };
+                bool full;
 
-                if (poll(fds, G_N_ELEMENTS(fds), any ? REAP_EVERY_MS : -1) < 0 && errno != EINTR)
+                look_after(rs, &working, &stuck);
+                full = stuck >= STUCK_MAX;
+                if (full && !rs->full)
+                        g_warning("%s/" K42_REOPEN_SOCKET ": %u processes cannot close what was sent there; nobody is "
+                                  "served until one of them has",
+                                  state_dir_path(rs->mount->state_dir), stuck);
+                rs->full = full;
+                if (full || working >= WORKING_MAX)
+                        fds[1].fd = -1;
+                if (poll(fds, G_N_ELEMENTS(fds), working + stuck > 0 ? REAP_EVERY_MS : -1) < 0 && errno != EINTR)
                         g_usleep(PAUSE_US);
                 if (fds[0].revents)
                         break;
-                if (fds[1].revents) {
-                        const pid_t pid = start_helper(rs);
-
-                        if (pid > 0)
-                                rs->helpers[place] = pid;
-                        else
-                                g_usleep(PAUSE_US); /* no memory or descriptors: a little later */
-                }
+                if (fds[1].revents && !take_next(rs))
+                        g_usleep(PAUSE_US); /* a little later */
         }
         return NULL;
 }
@@ -224,10 +369,17 @@ static void *serve(void *data)
 static int make_socket(struct state_dir *dir, int *ret_fd)
 {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
+        const int on = 1;
         int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
 
         if (fd < 0)
                 return -errno;
+        /* Before anybody can send: who sends is noted then. */
+        if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0) {
+                r = -errno;
+                close(fd);
+                return r;
+        }
         unlinkat(state_dir_fd(dir), K42_REOPEN_SOCKET, 0); /* one that is there is a dead daemon's */
         g_snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s",
                    state_dir_fd(dir), K42_REOPEN_SOCKET);
@@ -294,9 +446,9 @@ void reopen_socket_stop(struct reopen_socket *rs)
                 pthread_join(rs->thread, NULL);
                 close(rs->stop_fd);
         }
-        for (unsigned i = 0; i < HELPERS_MAX; i++)
-                if (rs->helpers[i] > 0)
-                        kill(rs->helpers[i], SIGKILL);
+        for (unsigned i = 0; i < G_N_ELEMENTS(rs->helpers); i++)
+                if (rs->helpers[i].pid > 0)
+                        kill(rs->helpers[i].pid, SIGKILL);
         if (rs->fd >= 0) {
                 unlinkat(state_dir_fd(rs->mount->state_dir), K42_REOPEN_SOCKET, 0);
                 close(rs->fd);

@@ -10,8 +10,8 @@
  * forked, which takes it, opens, answers and ends.  The child has nothing of the daemon but the
  * socket.
  *
- * At most HELPERS_MAX children at a time; datagrams wait in the socket then, and when that is full,
- * their senders.
+ * At most WORKING_MAX children work at a time; datagrams wait in the socket then, and when that is full,
+ * their senders.  Those that a descriptor keeps from ending are taken out of that number (reopen_socket.c).
  */
 #include "fusefs/mount.h"
 

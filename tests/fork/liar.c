@@ -10,6 +10,7 @@
  *   empty     no bytes                      result    a positive result
  *   EIO EPERM ENOSPC ENOTTY ENOSYS EINTR EAGAIN ENOMEM EBADF EACCES EPROTONOSUPPORT      fails so
  *   delay     the truth, the first three a second late, later ones 5 ms
+ *   flush     a plausible answer, and each close asks the daemon (else none does)
  *
  * One thread serves (a delay delays everybody).  Nodes are kept for the life of the daemon: it
  * serves a test and ends.
@@ -197,7 +198,7 @@ static void liar_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
                 return;
         }
         fi->fh = fd;
-        fi->noflush = 1;
+        fi->noflush = strcmp(lie, "flush") != 0;
         fuse_reply_open(req, fi);
 }
 
@@ -219,7 +220,7 @@ static void liar_create(fuse_req_t req, fuse_ino_t parent, const char *name, mod
                 return;
         }
         fi->fh = fd;
-        fi->noflush = 1;
+        fi->noflush = strcmp(lie, "flush") != 0;
         fuse_reply_create(req, &entry, fi);
 }
 
@@ -243,6 +244,11 @@ static void liar_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t s
                 fuse_reply_err(req, errno);
         else
                 fuse_reply_write(req, n);
+}
+
+static void liar_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        fuse_reply_err(req, 0);
 }
 
 static void liar_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -367,7 +373,7 @@ static void answer_with_a_lie(fuse_req_t req, struct k42_lazy_reopen *message)
         }
         if (!strcmp(lie, "delay"))
                 usleep(late++ < 3 ? 1000000 : 5000);
-        if (!strcmp(lie, "truth") || !strcmp(lie, "delay")) {
+        if (!strcmp(lie, "truth") || !strcmp(lie, "delay") || !strcmp(lie, "flush")) {
                 answer_truly(req, message);
                 return;
         }
@@ -421,6 +427,7 @@ static const struct fuse_lowlevel_ops ops = {
         .create = liar_create,
         .read = liar_read,
         .write = liar_write,
+        .flush = liar_flush,
         .release = liar_release,
         .fsync = liar_fsync,
         .fallocate = liar_fallocate,
