@@ -244,6 +244,40 @@ PY
     [ "$(ctl show --json "$handle" "$S/mnt" | json 'print(v["rights"])')" = rdc ]
 }
 
+@test "control: a descriptor that lingers is not taken, and others are answered" {
+    k42_mount
+    run timeout 30 python3 - "$S/state/control" "$K42CTL" "$S/mnt" <<'PY'
+import array, errno, os, socket, struct, subprocess, sys
+where, k42ctl, mnt = sys.argv[1:]
+if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 16):
+    sys.exit(77)
+listener = socket.create_server(("127.0.0.1", 0))
+lingers = socket.create_connection(listener.getsockname())
+lingers.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+lingers.setblocking(False)
+try:
+    while True:
+        lingers.send(bytes(1 << 20))
+except BlockingIOError:
+    pass
+accepted = listener.accept()
+c = socket.socket(socket.AF_UNIX)
+c.connect(where)
+refused = None
+try:
+    c.sendmsg([b"{"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [lingers.fileno()]))])
+except OSError as e:
+    refused = e.errno
+    lingers.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0)) # its last close is ours
+lingers.close()
+subprocess.run([k42ctl, "status", mnt], check=True, timeout=10, stdout=subprocess.DEVNULL)
+assert refused == errno.EPERM, refused
+PY
+    echo "$output"
+    [ "$status" != 77 ] || skip "Linux before 6.16 cannot refuse descriptors"
+    [ "$status" = 0 ]
+}
+
 # peers_say WORD: waits for it.
 peers_say() {
     local i

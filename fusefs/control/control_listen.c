@@ -10,6 +10,21 @@
 
 #include "ctl/control_protocol.h"
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
+/* Whoever connects could attach descriptors, which the kernel drops where we read.  The last close of a socket that
+ * lingers, or of some files of a user's own FUSE server, then keeps our thread, and nobody else is heard.  Linux 6.16
+ * can refuse them to the sender.  Connections have this from the listener. */
+static void take_no_descriptors(int fd)
+{
+        const int off = 0;
+
+        if (setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off) < 0)
+                g_debug("control: descriptors are not refused: %s", g_strerror(errno));
+}
+
 /* The path of a socket is at most 107 bytes long, that of a directory is not. */
 static int make_socket(struct state_dir *dir, int *ret_fd)
 {
@@ -19,6 +34,7 @@ static int make_socket(struct state_dir *dir, int *ret_fd)
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
+        take_no_descriptors(fd);
         g_snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
                    state_dir_fd(dir), CONTROL_SOCKET_NAME);
         if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
