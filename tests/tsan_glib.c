@@ -5,6 +5,9 @@
  * Debian's libglib is not instrumented and makes its locks of futexes, so TSan would not see that they
  * order anything.  In builds with -Db_sanitize=thread these definitions take the place of GLib's for
  * our own code; each GMutex holds a pthread mutex, which TSan knows.
+ *
+ * This file is not instrumented either, as what runs with the preload links it: so TSan is told of the one order
+ * that is made here by an atomic operation, that who finds a lock finds it after it was made.
  */
 #include <errno.h>
 #include <glib.h>
@@ -12,9 +15,31 @@
 #include <stdlib.h>
 #include <time.h>
 
+/* Only in programs that have TSan. */
+__attribute__((weak)) void __tsan_acquire(void *address);
+__attribute__((weak)) void __tsan_release(void *address);
+
+/* What is at `place`, or NULL. */
+static void *find(void *place)
+{
+        void *there = g_atomic_pointer_get((void **)place);
+
+        if (there && __tsan_acquire)
+                __tsan_acquire(place);
+        return there;
+}
+
+/* False if another thread was faster. */
+static gboolean publish(void *place, void *made)
+{
+        if (__tsan_release)
+                __tsan_release(place);
+        return g_atomic_pointer_compare_and_exchange((void **)place, NULL, made);
+}
+
 static pthread_mutex_t *mutex_of(GMutex *mutex)
 {
-        pthread_mutex_t *made, *there = g_atomic_pointer_get(&mutex->p);
+        pthread_mutex_t *made, *there = find(&mutex->p);
 
         if (there)
                 return there;
@@ -22,16 +47,16 @@ static pthread_mutex_t *mutex_of(GMutex *mutex)
         if (!made)
                 abort();
         pthread_mutex_init(made, NULL);
-        if (g_atomic_pointer_compare_and_exchange(&mutex->p, NULL, made))
+        if (publish(&mutex->p, made))
                 return made;
         pthread_mutex_destroy(made);
         free(made);
-        return g_atomic_pointer_get(&mutex->p);
+        return find(&mutex->p);
 }
 
 static pthread_cond_t *cond_of(GCond *cond)
 {
-        pthread_cond_t *made, *there = g_atomic_pointer_get(&cond->p);
+        pthread_cond_t *made, *there = find(&cond->p);
         pthread_condattr_t attr;
 
         if (there)
@@ -43,11 +68,11 @@ static pthread_cond_t *cond_of(GCond *cond)
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         pthread_cond_init(made, &attr);
         pthread_condattr_destroy(&attr);
-        if (g_atomic_pointer_compare_and_exchange(&cond->p, NULL, made))
+        if (publish(&cond->p, made))
                 return made;
         pthread_cond_destroy(made);
         free(made);
-        return g_atomic_pointer_get(&cond->p);
+        return find(&cond->p);
 }
 
 void g_mutex_init(GMutex *mutex)
