@@ -134,8 +134,8 @@ static int give(struct description *d, struct client *client, const struct herit
 
 /* Who leaves `from` keeps none of what was taken from it while this was under way, and from now on is held to
  * the rest: the open itself gave more. */
-static void bind(struct description *d, struct client *client, xhandle from, xhandle token,
-                 struct heritage *heritage)
+static void hold_to(struct description *d, struct client *client, xhandle from, xhandle token,
+                    struct heritage *heritage)
 {
         const access_rights full = access_rights_from_open_flags(d->flags);
         g_autoptr(K42Xobj) xobj = cobj_get_xobj(d->lazy->cobj, token);
@@ -169,7 +169,7 @@ static int locked_private_reopen(struct description *d, struct client *client, x
         if (r < 0)
                 return r;
         remember_lineage(d, from);
-        bind(d, client, from, *ret_token, ret);
+        hold_to(d, client, from, *ret_token, ret);
         if (d->opener == *ret_token || !opened_for(d, client))
                 return 0;
         end_opener(d, ret);

@@ -27,7 +27,9 @@
  * It must not trust an answer either: a header that does not check is treated as an error.
  */
 #include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -212,6 +214,57 @@ struct k42_reopen_by_daemon {
         int32_t reserved32;
 };
 _Static_assert(sizeof(struct k42_reopen_by_daemon) == 16, "fixed");
+
+/* Datagram and answer as sendmsg(2) and recvmsg(2) take them. */
+struct k42_parcel {
+        struct k42_reopen_by_daemon body;
+        struct iovec iov;
+        union {
+                struct cmsghdr header;
+                /* the kernel says first who sent it, to a socket that wants to know */
+                char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(2 * sizeof(int))];
+        } control;
+        struct msghdr msg;
+};
+
+/* To be received, or to be sent without descriptors; must stay where it is. */
+static inline void k42_parcel_init(struct k42_parcel *parcel, size_t control_size)
+{
+        memset(parcel, 0, sizeof *parcel);
+        parcel->body.header.version = K42_PROTOCOL_VERSION;
+        parcel->body.header.length = sizeof parcel->body;
+        parcel->iov.iov_base = &parcel->body;
+        parcel->iov.iov_len = sizeof parcel->body;
+        parcel->msg.msg_iov = &parcel->iov;
+        parcel->msg.msg_iovlen = 1;
+        parcel->msg.msg_control = control_size ? parcel->control.bytes : NULL;
+        parcel->msg.msg_controllen = control_size;
+}
+
+/* To be sent with one or two descriptors. */
+static inline void k42_parcel_init_fds(struct k42_parcel *parcel, const int *fds, size_t n)
+{
+        struct cmsghdr *cmsg = &parcel->control.header;
+
+        k42_parcel_init(parcel, CMSG_SPACE(n * sizeof *fds));
+        cmsg->cmsg_level = SOL_SOCKET;
+        cmsg->cmsg_type = SCM_RIGHTS;
+        cmsg->cmsg_len = CMSG_LEN(n * sizeof *fds);
+        memcpy(CMSG_DATA(cmsg), fds, n * sizeof *fds);
+}
+
+/* How many descriptors came with one that was received; the first two of them. */
+static inline size_t k42_parcel_fds(struct k42_parcel *parcel, int ret_fds[2])
+{
+        for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&parcel->msg); cmsg; cmsg = CMSG_NXTHDR(&parcel->msg, cmsg))
+                if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS) {
+                        const size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof *ret_fds;
+
+                        memcpy(ret_fds, CMSG_DATA(cmsg), (n < 2 ? n : 2) * sizeof *ret_fds);
+                        return n;
+                }
+        return 0;
+}
 
 #define K42_REOPEN_SOCKET "reopen"
 

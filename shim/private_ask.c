@@ -19,30 +19,6 @@
 
 #define ANSWER_MS 10000
 
-/* A message with descriptors. */
-struct parcel {
-        struct k42_reopen_by_daemon body;
-        struct iovec iov;
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(2 * sizeof(int))];
-        } control;
-        struct msghdr msg;
-};
-
-static void pack(struct parcel *parcel)
-{
-        memset(parcel, 0, sizeof *parcel);
-        parcel->body.header.version = K42_PROTOCOL_VERSION;
-        parcel->body.header.length = sizeof parcel->body;
-        parcel->iov.iov_base = &parcel->body;
-        parcel->iov.iov_len = sizeof parcel->body;
-        parcel->msg.msg_iov = &parcel->iov;
-        parcel->msg.msg_iovlen = 1;
-        parcel->msg.msg_control = parcel->control.bytes;
-        parcel->msg.msg_controllen = sizeof parcel->control.bytes;
-}
-
 /* The daemon's socket, as an address that is short enough: through the state directory's descriptor. */
 static void address_of(int state_dir, struct sockaddr_un *ret_address)
 {
@@ -70,18 +46,12 @@ static int send_request(int fd, int answer, const struct sockaddr_un *address)
 {
         const int passed[2] = {fd, answer};
         const int to = (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        struct parcel parcel;
-        struct cmsghdr *cmsg;
+        struct k42_parcel parcel;
         int r;
 
         if (to < 0)
                 return -errno;
-        pack(&parcel);
-        cmsg = CMSG_FIRSTHDR(&parcel.msg);
-        cmsg->cmsg_level = SOL_SOCKET;
-        cmsg->cmsg_type = SCM_RIGHTS;
-        cmsg->cmsg_len = CMSG_LEN(sizeof passed);
-        memcpy(CMSG_DATA(cmsg), passed, sizeof passed);
+        k42_parcel_init_fds(&parcel, passed, 2);
         parcel.msg.msg_name = (void *)address;
         parcel.msg.msg_namelen = sizeof *address;
         r = syscall(SYS_sendmsg, to, &parcel.msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
@@ -89,38 +59,27 @@ static int send_request(int fd, int answer, const struct sockaddr_un *address)
         return r;
 }
 
-/* A descriptor that came with the answer, or -1. */
-static int passed_fd(struct msghdr *msg)
-{
-        const struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
-        int fd = -1;
-
-        if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
-            cmsg->cmsg_len >= CMSG_LEN(sizeof fd))
-                memcpy(&fd, CMSG_DATA(cmsg), sizeof fd);
-        return fd;
-}
-
 static int take_answer(int answer)
 {
         struct pollfd wait = {.fd = answer, .events = POLLIN};
         const struct timespec limit = {.tv_sec = ANSWER_MS / 1000};
-        struct parcel parcel;
+        struct k42_parcel parcel;
+        size_t came;
+        int fds[2];
         long n;
-        int fd;
 
         n = syscall(SYS_ppoll, &wait, 1, &limit, NULL, 0);
         if (n <= 0)
                 return n == 0 ? -ETIMEDOUT : -errno;
-        pack(&parcel);
+        k42_parcel_init(&parcel, CMSG_SPACE(sizeof fds)); /* no more can come */
         n = syscall(SYS_recvmsg, answer, &parcel.msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         if (n < 0)
                 return -errno;
-        fd = passed_fd(&parcel.msg);
-        if (n == (long)sizeof parcel.body && parcel.body.error == 0 && fd >= 0)
-                return fd;
-        if (fd >= 0)
-                syscall(SYS_close, fd);
+        came = k42_parcel_fds(&parcel, fds);
+        if (n == (long)sizeof parcel.body && parcel.body.error == 0 && came == 1)
+                return fds[0];
+        while (came > 0)
+                syscall(SYS_close, fds[--came]);
         return n == (long)sizeof parcel.body && parcel.body.error > 0 &&
                                parcel.body.error < 4096
                        ? -parcel.body.error

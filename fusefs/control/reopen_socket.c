@@ -72,27 +72,6 @@ struct reopen_socket {
 
 /* ---- in the child: only what is allowed between fork and exec in a program with threads ---- */
 
-/* A message with room for who sent it, which the kernel says first, and for two descriptors. */
-struct parcel {
-        struct k42_reopen_by_daemon body;
-        struct iovec iov;
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(2 * sizeof(int))];
-        } control;
-        struct msghdr msg;
-};
-
-static void parcel_init(struct parcel *parcel, size_t control_size)
-{
-        memset(parcel, 0, sizeof *parcel);
-        parcel->iov = (struct iovec){.iov_base = &parcel->body, .iov_len = sizeof parcel->body};
-        parcel->msg.msg_iov = &parcel->iov;
-        parcel->msg.msg_iovlen = 1;
-        parcel->msg.msg_control = control_size ? parcel->control.bytes : NULL;
-        parcel->msg.msg_controllen = control_size;
-}
-
 /* Closes all but two descriptors: /dev/fuse above all, which would keep a dead mount alive. */
 static void close_all_but(int one, int other)
 {
@@ -108,20 +87,14 @@ static void close_all_but(int one, int other)
 /* Takes a datagram.  What it brings is: the descriptor, and where the answer goes. */
 static bool take_request(int fd, int ret_fds[2])
 {
-        struct parcel parcel;
-        struct cmsghdr *cmsg;
+        struct k42_parcel parcel;
         ssize_t n;
 
-        parcel_init(&parcel, sizeof parcel.control.bytes);
+        k42_parcel_init(&parcel, sizeof parcel.control.bytes);
         n = recvmsg(fd, &parcel.msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        cmsg = n < 0 ? NULL : CMSG_FIRSTHDR(&parcel.msg);
-        if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS)
-                cmsg = CMSG_NXTHDR(&parcel.msg, cmsg);
         if (n != (ssize_t)sizeof parcel.body || (parcel.msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-            !cmsg || cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS ||
-            cmsg->cmsg_len != CMSG_LEN(2 * sizeof(int)))
+            k42_parcel_fds(&parcel, ret_fds) != 2)
                 return false;
-        memcpy(ret_fds, CMSG_DATA(cmsg), 2 * sizeof(int));
         return parcel.body.header.version == K42_PROTOCOL_VERSION &&
                parcel.body.header.length == sizeof parcel.body && parcel.body.header.flags == 0 &&
                parcel.body.error == 0 && parcel.body.reserved32 == 0;
@@ -168,20 +141,13 @@ static int open_again(int fd)
 
 static void answer(int to, int fd)
 {
-        struct parcel parcel;
+        struct k42_parcel parcel;
 
-        parcel_init(&parcel, fd < 0 ? 0 : CMSG_SPACE(sizeof fd));
-        parcel.body.header.version = K42_PROTOCOL_VERSION;
-        parcel.body.header.length = sizeof parcel.body;
         if (fd < 0) {
+                k42_parcel_init(&parcel, 0);
                 parcel.body.error = -fd;
         } else {
-                struct cmsghdr *cmsg = &parcel.control.header;
-
-                cmsg->cmsg_level = SOL_SOCKET;
-                cmsg->cmsg_type = SCM_RIGHTS;
-                cmsg->cmsg_len = CMSG_LEN(sizeof fd);
-                memcpy(CMSG_DATA(cmsg), &fd, sizeof fd);
+                k42_parcel_init_fds(&parcel, &fd, 1);
         }
         /* A peer that does not want it, or has no room, has itself to blame. */
         (void)!sendmsg(to, &parcel.msg, MSG_NOSIGNAL | MSG_DONTWAIT);
