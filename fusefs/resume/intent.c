@@ -255,53 +255,66 @@ static size_t appended(int io_fd, off_t end, off_t size_now, const void *data, s
         return (size_t)n == most ? most : 0;
 }
 
-int64_t intent_append(int io_fd, const void *data, size_t size, size_t *ret_written)
+/* For what depends on how long the file is, which is *ret_size now.  False if *ret is what the call returns, else
+ * whether there are facts of a dead daemon is in *ret_judge. */
+static bool begin_by_size(int io_fd, enum intent_kind kind, uint64_t *ret_size, bool *ret_judge, int64_t *ret)
 {
         struct request *request = request_current();
-        const enum step step = begin(request, INTENT_APPEND);
+        const enum step step = begin(request, kind);
+        const bool known = step == STEP_NOTHING || step == STEP_RESULT;
         struct fs_stat st;
-        int r;
+
+        if (known)
+                *ret = step == STEP_NOTHING ? INTENT_RUN : request->result;
+        else
+                *ret = fs_stat(io_fd, &st);
+        if (known || *ret < 0)
+                return false;
+        *ret_size = (uint64_t)st.st.st_size;
+        *ret_judge = step == STEP_JUDGE;
+        return true;
+}
+
+static int64_t run_by_size(enum intent_kind kind, uint64_t size)
+{
+        struct request *request = request_current();
+
+        write_facts(request, kind);
+        request->facts.size = size;
+        return run(request);
+}
+
+int64_t intent_append(int io_fd, const void *data, size_t size, size_t *ret_written)
+{
+        const struct request *request = request_current();
+        uint64_t now;
+        bool judge;
+        int64_t r;
 
         *ret_written = 0;
-        if (step == STEP_NOTHING)
-                return INTENT_RUN;
-        if (step == STEP_RESULT)
-                return request->result;
-        r = fs_stat(io_fd, &st);
-        if (r < 0)
+        if (!begin_by_size(io_fd, INTENT_APPEND, &now, &judge, &r))
                 return r;
-        if (step == STEP_JUDGE) {
-                *ret_written =
-                        appended(io_fd, (off_t)request->facts.size, st.st.st_size, data, size);
+        if (judge) {
+                *ret_written = appended(io_fd, (off_t)request->facts.size, (off_t)now, data, size);
                 if (*ret_written == size)
                         return (int64_t)size;
                 if (*ret_written > 0) /* the facts stay: this is how far the first time came */
                         return request->flags & REQUEST_GONE ? -EINTR : INTENT_RUN;
         }
-        write_facts(request, INTENT_APPEND);
-        request->facts.size = (uint64_t)st.st.st_size;
-        return run(request);
+        return run_by_size(INTENT_APPEND, now);
 }
 
 int64_t intent_resize(int io_fd)
 {
-        struct request *request = request_current();
-        const enum step step = begin(request, INTENT_RESIZE);
-        struct fs_stat st;
-        int r;
+        uint64_t now;
+        bool judge;
+        int64_t r;
 
-        if (step == STEP_NOTHING)
-                return INTENT_RUN;
-        if (step == STEP_RESULT)
-                return request->result;
-        r = fs_stat(io_fd, &st);
-        if (r < 0)
+        if (!begin_by_size(io_fd, INTENT_RESIZE, &now, &judge, &r))
                 return r;
-        if (step == STEP_JUDGE && request->facts.size != (uint64_t)st.st.st_size)
+        if (judge && request_current()->facts.size != now)
                 return 0;
-        write_facts(request, INTENT_RESIZE);
-        request->facts.size = (uint64_t)st.st.st_size;
-        return run(request);
+        return run_by_size(INTENT_RESIZE, now);
 }
 
 /* ---- attributes, and what can be done twice ---- */
