@@ -178,8 +178,25 @@ static void list(struct listing *l, size_t size, off_t offset)
         }
 }
 
-void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
-                struct fuse_file_info *fi)
+static void list_plus(struct listing *l, size_t size, off_t offset)
+{
+        struct server_file *file = server_file_of(l->description->object);
+        struct plus_advice *advice = &file->table->plus_advice;
+        const pid_t tid = fuse_req_ctx(l->req)->pid;
+
+        l->table = file->table;
+        l->dir = dir_linux_fs_of(file);
+        l->plus = true;
+        /* Later in a listing the kernel asks for attributes only if somebody wanted some. */
+        if (offset == 0)
+                l->plain = plus_advice_begin(advice, tid);
+        list(l, size, offset);
+        if (l->given > 0)
+                plus_advice_gave(advice, tid, l->given);
+}
+
+static void read_directory(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi,
+                           void (*list_as)(struct listing *l, size_t size, off_t offset))
 {
         OPS_GUARD(guard);
         int fd;
@@ -188,34 +205,18 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
         if (description && ops_guard_enter(&guard, req, description, RIGHT_READ)) {
                 struct listing l = {.req = req, .description = description, .dirfd = fd};
 
-                list(&l, size, offset);
+                list_as(&l, size, offset);
         }
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+                struct fuse_file_info *fi)
+{
+        read_directory(req, size, offset, fi, list);
 }
 
 void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
-        OPS_GUARD(guard);
-        int fd;
-        struct description *description = ops_description_fd(req, fi, &fd);
-
-        if (description && ops_guard_enter(&guard, req, description, RIGHT_READ)) {
-                struct server_file *file = server_file_of(description->object);
-                struct listing l = {.req = req,
-                                    .table = file->table,
-                                    .dir = dir_linux_fs_of(file),
-                                    .description = description,
-                                    .dirfd = fd,
-                                    .plus = true};
-                struct plus_advice *advice = &l.table->plus_advice;
-                const pid_t tid = fuse_req_ctx(req)->pid;
-
-                /* Later in a listing the kernel asks for attributes only if somebody wanted some.
-                 */
-                if (offset == 0)
-                        l.plain = plus_advice_begin(advice, tid);
-                list(&l, size, offset);
-                if (l.given > 0)
-                        plus_advice_gave(advice, tid, l.given);
-        }
+        read_directory(req, size, offset, fi, list_plus);
 }
