@@ -174,12 +174,12 @@ static void reply_open(fuse_req_t req, struct server_file *file, const struct fi
 }
 
 static void open_by_node(fuse_req_t req, struct server_file *file, struct fuse_file_info *fi,
-                         enum xobj_type type)
+                         enum xobj_type type, int may)
 {
         NODE_FD(node, file);
         struct file_open open = {.path_fd = node.fd, .flags = fi->flags};
 
-        open.fd = node.fd < 0 ? node.fd : ops_may_open(req);
+        open.fd = node.fd < 0 ? node.fd : may;
         if (open.fd >= 0 && type == XOBJ_DIR)
                 open.fd = ops_reopen(file->table, node.fd, fs_open_flags(fi->flags) | O_DIRECTORY);
         else if (open.fd >= 0)
@@ -189,20 +189,18 @@ static void open_by_node(fuse_req_t req, struct server_file *file, struct fuse_f
 
 /* A file that is only read needs no descriptor of its node.  One that is open for reading keeps nobody
  * from anything but from a write lease, as the backing file for the kernel as well. */
-static int open_unopened(fuse_req_t req, struct server_file *file, int flags)
+static int open_unopened(struct server_file *file, int flags)
 {
-        if (!S_ISREG(file->type) || (flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY ||
-            ops_may_open(req) < 0)
+        if (!S_ISREG(file->type) || (flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
                 return -EBADF;
         return node_fd_open_unopened(file, fs_open_flags(flags));
 }
 
 /* Where the kernel has the backing file, one that is only read needs no descriptor at all: whoever asks us for
  * something after all (to sync it, where its data is) has it opened then, see description_fd(). */
-static bool join_unopened(fuse_req_t req, struct server_file *file, int flags)
+static bool join_unopened(struct server_file *file, int flags)
 {
-        return S_ISREG(file->type) && node_fd_by_handle(file) && ops_may_open(req) >= 0 &&
-               file_opens_join(file, flags);
+        return S_ISREG(file->type) && node_fd_by_handle(file) && file_opens_join(file, flags);
 }
 
 static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
@@ -213,19 +211,19 @@ static void open_node(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
         if (file) {
                 OPS_GUARD(guard);
                 struct file_open open = {.fd = -1, .path_fd = -1, .flags = fi->flags};
-                const int r = ops_guard_enter_open(&guard, req, file);
+                const int r = ops_guard_enter_open(&guard, req, file), may = ops_may_open(req);
 
                 if (r < 0) {
                         ops_reply(req, r);
                         return;
                 }
-                open.joined = join_unopened(req, file, fi->flags);
-                if (!open.joined)
-                        open.fd = open.path_fd = open_unopened(req, file, fi->flags);
+                open.joined = may == 0 && join_unopened(file, fi->flags);
+                if (may == 0 && !open.joined)
+                        open.fd = open.path_fd = open_unopened(file, fi->flags);
                 if (open.joined || open.fd >= 0)
                         reply_open(req, file, &open, fi);
                 else
-                        open_by_node(req, file, fi, type);
+                        open_by_node(req, file, fi, type, may);
         }
 }
 
