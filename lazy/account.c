@@ -164,8 +164,8 @@ static bool good_descriptor(int fd, uint64_t nonce)
                (nonce == 0 || head.nonce == nonce);
 }
 
-/* The memfd that thread `tid` has mapped, or -1. */
-static int open_file(const struct lazy *lazy, pid_t tid, uint64_t nonce)
+/* The memfd that thread `tid` has mapped, or -1, or, if we may not see it and it is not offered either, -EPERM. */
+static int open_file(const struct lazy *lazy, pid_t tid, const struct k42_account_head *head)
 {
         char path[96];
         int path_fd, fd = -1;
@@ -174,6 +174,12 @@ static int open_file(const struct lazy *lazy, pid_t tid, uint64_t nonce)
                    (unsigned long long)K42_ACCOUNT_ADDRESS,
                    (unsigned long long)K42_ACCOUNT_ADDRESS + K42_ACCOUNT_LENGTH);
         path_fd = open(path, O_PATH | O_CLOEXEC);
+        if (path_fd < 0 && errno == EPERM) {
+                if (head->fd <= 0)
+                        return -EPERM;
+                g_snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)tid, head->fd);
+                path_fd = open(path, O_PATH | O_CLOEXEC);
+        }
         if (path_fd < 0)
                 return -1;
         if (good_file(lazy, path_fd)) {
@@ -181,7 +187,7 @@ static int open_file(const struct lazy *lazy, pid_t tid, uint64_t nonce)
                 fd = open(path, O_RDWR | O_CLOEXEC);
         }
         close(path_fd);
-        if (fd >= 0 && !good_descriptor(fd, nonce)) {
+        if (fd >= 0 && !good_descriptor(fd, head->nonce)) {
                 close(fd);
                 fd = -1;
         }
@@ -348,13 +354,33 @@ static void locked_close_file(struct lazy *lazy, struct client *client, struct a
         account->fd = -1;
 }
 
-/* The account of the client's process as it is now, or NULL. */
-static struct account *find_account(struct lazy *lazy, struct client *client, pid_t tid)
+static size_t post_at(pid_t tid)
+{
+        return offsetof(struct k42_account, post) +
+               (unsigned)tid % K42_ACCOUNT_POSTS * sizeof(struct k42_account_post);
+}
+
+/* Asks for the file, by the mapping, which is all that an ordinary user's daemon can reach. */
+static void ask_for_file(struct lazy *lazy, pid_t tid, uid_t uid, uint64_t token)
+{
+        struct k42_account_post post = {.tid = (uint32_t)tid, .token = token};
+        struct iovec local = {&post, sizeof post};
+        struct iovec remote = {(void *)(uintptr_t)(K42_ACCOUNT_ADDRESS + post_at(tid)), sizeof post};
+
+        if (!look_begin(&lazy->account_looks, uid))
+                return;
+        (void)!process_vm_writev(tid, &local, 1, &remote, 1, 0);
+        look_end(&lazy->account_looks, uid);
+}
+
+/* The account of the client's process as it is now, or NULL; *ret_ask: it would have to be offered. */
+static struct account *find_account(struct lazy *lazy, struct client *client, pid_t tid, bool *ret_ask)
 {
         struct account *account = client_attached(client);
         struct k42_account_head head;
         int fd;
 
+        *ret_ask = false;
         if (lazy->account_dev == 0 || client_info(client)->pid <= 0 ||
             !read_remote_head(lazy, tid, client_info(client)->uid, &head) ||
             head.pid != client_info(client)->pid)
@@ -364,7 +390,8 @@ static struct account *find_account(struct lazy *lazy, struct client *client, pi
         g_mutex_lock(&lazy->account_lock);
         account = account ? account : account_new(lazy, client);
         if (account && atomic_load(&account->nonce) != head.nonce) {
-                fd = open_file(lazy, tid, head.nonce);
+                fd = open_file(lazy, tid, &head);
+                *ret_ask = fd == -EPERM;
                 g_mutex_lock(&account->lock);
                 if (fd >= 0) {
                         if (account->fd >= 0)
@@ -387,22 +414,25 @@ void account_post(struct description *d, pid_t tid, uint64_t token)
         struct open_client_data *data;
         struct account *account;
         struct k42_account_post post = {.tid = (uint32_t)tid, .token = token};
+        bool ask;
 
         if (d->type != XOBJ_FILE || tid <= 0 || d->lazy->account_dev == 0)
                 return;
         xobj = cobj_get_xobj(d->lazy->cobj, token);
         if (!xobj)
                 return;
-        account = find_account(d->lazy, xobj_client(xobj), tid);
+        account = find_account(d->lazy, xobj_client(xobj), tid, &ask);
+        if (ask && client_attached(xobj_client(xobj))) /* another thread may have offered it meanwhile */
+                account = find_account(d->lazy, xobj_client(xobj), tid, &ask);
+        if (ask)
+                ask_for_file(d->lazy, tid, client_info(xobj_client(xobj))->uid, token);
         if (!account)
                 return;
         data = (struct open_client_data *)xobj_client_data(xobj);
         g_mutex_lock(&account->lock);
         if (locked_has_slot(account, data) || locked_give_slot(account, xobj_client(xobj), data, token)) {
                 post.slot = atomic_load(&data->slot);
-                (void)!pwrite(account->fd, &post, sizeof post,
-                              (off_t)(offsetof(struct k42_account, post) +
-                                      (unsigned)tid % K42_ACCOUNT_POSTS * sizeof post));
+                (void)!pwrite(account->fd, &post, sizeof post, (off_t)post_at(tid));
         }
         g_mutex_unlock(&account->lock);
 }

@@ -8,6 +8,8 @@
  * there is none), because an exec puts another one, or none, in its place without anybody's knowledge.
  * Only a new nonce is looked after: by /proc/TID/map_files, first as an O_PATH descriptor, because what
  * a process has mapped there can be anything, also a file of our own mount, whose open would wait for us.
+ * That takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE of the machine; without them the shim offers its file when it is
+ * asked to, and what is taken from /proc/TID/fd is believed as little.
  *
  * What it says is added to nothing: a slot has absolute numbers, kept_handle.told[] has the last ones that
  * were read, and a new slot for the same handle (after exec) begins with those.  So it does not matter how

@@ -303,8 +303,19 @@ static inline size_t k42_parcel_fds(struct k42_parcel *parcel, int ret_fds[2])
  * slot says changes nothing but the counters of a living handle of that very process, which only grow, up to
  * K42_ACCOUNT_MOST.  The shim must not believe the daemon either: a slot number out of range is none.
  *
- * A daemon that cannot look into its callers (an ordinary user's; another pid namespace) writes no posts,
- * and one of an older protocol neither: then nothing is counted here.
+ * To come from the mapping to the file (/proc/PID/map_files) takes root's capabilities.  An ordinary user's daemon
+ * can look into his own processes and at their descriptors; but the program must not find one that it has not opened
+ * itself.  So it is there for one message:
+ *
+ *   daemon   writes a post with thread id and token and without a slot, by process_vm_writev: it asks for the file.
+ *   shim     once in a process, and as long as no slot of the account is used, which it cannot take along: maps a
+ *            new file in place of the other, with its descriptor in `fd`, sends LAZY_REOPEN on what it has opened or
+ *            touched, and closes the descriptor.
+ *   daemon   takes the file by that (/proc/PID/fd), and goes on as above.
+ *
+ * A daemon that cannot look into its callers at all (another pid namespace, kernel.yama.ptrace_scope=1 for an ordinary
+ * user's, programs of others or that are not dumpable) writes no posts, and one of an older protocol neither: then
+ * nothing is counted here.
  */
 #define K42_ACCOUNT_ADDRESS  UINT64_C(0x4b3432660000)
 #define K42_ACCOUNT_VERSION  2
@@ -355,7 +366,7 @@ struct k42_account_head {
         uint32_t version; /* K42_ACCOUNT_VERSION */
         uint32_t length;  /* K42_ACCOUNT_LENGTH */
         int32_t pid;
-        uint32_t reserved32;
+        int32_t fd;     /* a descriptor of the file, while it is offered; 0: none */
         uint64_t nonce; /* not 0 */
 };
 

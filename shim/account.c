@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "shim/account.h"
 
+#include "shim/touch.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -18,7 +22,19 @@
 struct k42_account *_Atomic account_page;
 struct account_fd *account_fds;
 
-static _Atomic int page_pid; /* whose it is; the last that tried to make one */
+static _Atomic int page_pid;   /* whose it is; the last that tried to make one */
+static _Atomic int page_maker; /* the thread that is making it; 0: none */
+
+/* The offer of the file: none yet, made, never to be made, or the thread that is making it. */
+#define OFFER_POSSIBLE 0
+#define OFFER_DONE     (-1)
+#define OFFER_NEVER    (-2)
+static _Atomic int offer_state;
+static _Atomic int offered_fd; /* 0: none */
+/* offer_state when this thread began its call. */
+static __thread int offer_before __attribute__((tls_model("initial-exec")));
+#define OFFER_FD_MIN 200 /* it takes no number that the program would get */
+#define WAIT_S       1 /* for another thread */
 
 /* Lanes: a bit for each that a thread has; in the upper half the process whose threads these are (a child does
  * not have its parent's), 0 in the first one. */
@@ -35,6 +51,11 @@ static __thread enum { LANE_WANTED, LANE_BUSY, LANE_REFUSED } lane_state __attri
 static int kernel_pid(void)
 {
         return (int)syscall(SYS_getpid);
+}
+
+static uint32_t kernel_tid(void)
+{
+        return (uint32_t)syscall(SYS_gettid);
 }
 
 /* The file, with its head.  Returns a descriptor or -1. */
@@ -63,16 +84,27 @@ static int make_file(int pid)
         return fd;
 }
 
-/* Two threads, or a handler, that come here at once want the same address: one of them gets it. */
-static void make_page(void)
+/* Until thread `busy` has changed `word`, which has its number; but not if that is ourselves, in a handler that came
+ * meanwhile. */
+static void wait_for(_Atomic int *word, int busy)
 {
-        const int saved = errno, pid = kernel_pid();
-        void *page = MAP_FAILED;
-        int fd;
+        const struct timespec limit = {.tv_sec = WAIT_S};
 
-        if (atomic_load(&page_pid) == pid) /* it did not work */
-                return;
-        fd = make_file(pid);
+        if (busy != (int)kernel_tid())
+                syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, busy, &limit, NULL, 0);
+}
+
+static void set_and_wake(_Atomic int *word, int value)
+{
+        atomic_store(word, value);
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static void map_page(int pid)
+{
+        void *page = MAP_FAILED;
+        const int fd = make_file(pid);
+
         atomic_store(&page_pid, pid);
         if (fd >= 0) {
                 page = (void *)syscall(SYS_mmap, K42_ACCOUNT_ADDRESS, (size_t)K42_ACCOUNT_LENGTH,
@@ -89,7 +121,88 @@ static void make_page(void)
         }
         if (page != MAP_FAILED)
                 atomic_store(&account_page, page);
+}
+
+/* Of threads that come here at once one makes it, and the others wait: the daemon could see it before they do. */
+static void make_page(void)
+{
+        const int saved = errno, pid = kernel_pid();
+        int maker = 0;
+
+        if (atomic_load(&page_pid) == pid && atomic_load(&page_maker) == 0) /* it did not work, or it is there now */
+                return;
+        if (!atomic_compare_exchange_strong(&page_maker, &maker, (int)kernel_tid())) {
+                wait_for(&page_maker, maker);
+        } else {
+                if (atomic_load(&page_pid) != pid)
+                        map_page(pid);
+                set_and_wake(&page_maker, 0);
+        }
         errno = saved;
+}
+
+/* Puts a new file, that says which descriptor it has, in place of that of the page.  Returns the descriptor, or -1. */
+static int replace_file(void)
+{
+        const int low = make_file(kernel_pid());
+        int fd = -1;
+        void *page = MAP_FAILED;
+
+        if (low >= 0) {
+                fd = (int)syscall(SYS_fcntl, low, F_DUPFD_CLOEXEC, OFFER_FD_MIN);
+                syscall(SYS_close, low);
+        }
+        if (fd < 0)
+                return -1;
+        atomic_store(&offered_fd, fd);
+        if (syscall(SYS_pwrite64, fd, &fd, sizeof fd, (off_t)offsetof(struct k42_account_head, fd)) == sizeof fd)
+                page = (void *)syscall(SYS_mmap, K42_ACCOUNT_ADDRESS, (size_t)K42_ACCOUNT_LENGTH,
+                                       PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)0);
+        if (page != MAP_FAILED) {
+                (void)syscall(SYS_madvise, page, (size_t)K42_ACCOUNT_LENGTH, MADV_DONTFORK); /* as it was for the old one */
+                return fd;
+        }
+        atomic_store(&offered_fd, 0);
+        syscall(SYS_close, fd);
+        return -1;
+}
+
+/* The daemon asks for the file, when we have opened or touched `fd`. */
+static void make_offer(int fd)
+{
+        struct k42_lazy_reopen message;
+        const int file = replace_file();
+
+        if (file >= 0) {
+                (void)touch_lazy_reopen(fd, &message);
+                __atomic_store_n(&atomic_load(&account_page)->head.fd, 0, __ATOMIC_RELAXED);
+                atomic_store(&offered_fd, 0);
+                syscall(SYS_close, file);
+        }
+        set_and_wake(&offer_state, OFFER_DONE);
+}
+
+/* The daemon has given no slot for `fd`.  If it asks for the file it gets it, once.  If another thread has offered it
+ * since we began our call, or still does, the daemon may have asked for that, in a page that is not there any more: so
+ * it has to look again.  False if there is nothing more to be had. */
+static bool offer(int fd, bool asked)
+{
+        struct k42_lazy_reopen message;
+        const int saved = errno;
+        int state = OFFER_POSSIBLE;
+        bool again = true;
+
+        if (asked && atomic_compare_exchange_strong(&offer_state, &state, (int)kernel_tid())) {
+                make_offer(fd);
+        } else {
+                state = atomic_load(&offer_state);
+                if (state > 0)
+                        wait_for(&offer_state, state);
+                again = (state > 0 || state == OFFER_DONE) && offer_before >= 0 && touch_may_be_ours(fd) &&
+                        touch_lazy_reopen(fd, &message) == 0;
+        }
+        errno = saved;
+        return again;
 }
 
 /* What counts later in this thread counts in the slots. */
@@ -180,9 +293,16 @@ void account_child(void)
 {
         const int pid = kernel_pid();
         uint64_t old = atomic_load(&lanes);
+        int fd;
 
-        if (atomic_load(&page_pid) != pid)
+        if (atomic_load(&page_pid) != pid) {
                 atomic_store(&account_page, NULL);
+                atomic_store(&page_maker, 0);
+                fd = atomic_exchange(&offered_fd, 0);
+                if (fd > 0) /* another thread of the parent was offering its own */
+                        syscall(SYS_close, fd);
+                atomic_store(&offer_state, OFFER_POSSIBLE);
+        }
         if (old >> 32 != (uint64_t)pid) /* once, if several threads are here */
                 atomic_compare_exchange_strong(&lanes, &old, (uint64_t)pid << 32);
         account_lane = ACCOUNT_NO_LANE; /* it was the parent's thread's */
@@ -194,17 +314,13 @@ static struct k42_account_post *post_of(struct k42_account *page, uint32_t tid)
         return &page->post[tid % K42_ACCOUNT_POSTS];
 }
 
-static uint32_t kernel_tid(void)
-{
-        return (uint32_t)syscall(SYS_gettid);
-}
-
 void account_expect(void)
 {
         struct k42_account *page;
 
         if (!account_fds || !fd_table_mine())
                 return;
+        offer_before = atomic_load(&offer_state);
         if (!atomic_load(&account_page))
                 make_page();
         page = atomic_load(&account_page);
@@ -212,21 +328,34 @@ void account_expect(void)
                 __atomic_store_n(&post_of(page, kernel_tid())->token, 0, __ATOMIC_RELAXED);
 }
 
-unsigned account_answer(uint64_t *ret_token)
+/* What the daemon has posted for this thread.  False if there is nothing. */
+static bool read_post(struct k42_account *page, uint32_t *ret_slot, uint64_t *ret_token)
+{
+        const uint32_t tid = kernel_tid();
+        const struct k42_account_post *post = post_of(page, tid);
+
+        *ret_token = __atomic_load_n(&post->token, __ATOMIC_ACQUIRE);
+        *ret_slot = post->slot;
+        return *ret_token != 0 && post->tid == tid && *ret_slot < K42_ACCOUNT_SLOTS;
+}
+
+unsigned account_answer(int fd, uint64_t *ret_token)
 {
         struct k42_account *page = atomic_load(&account_page);
-        const struct k42_account_post *post;
-        uint32_t tid;
-        uint64_t token;
+        int possible = OFFER_POSSIBLE;
+        uint32_t slot;
+        bool posted;
 
         *ret_token = 0;
         if (!account_fds || !page || !fd_table_mine())
                 return 0;
-        tid = kernel_tid();
-        post = post_of(page, tid);
-        token = __atomic_load_n(&post->token, __ATOMIC_ACQUIRE);
-        if (token == 0 || post->tid != tid || post->slot == 0 || post->slot >= K42_ACCOUNT_SLOTS)
+        posted = read_post(page, &slot, ret_token);
+        if ((!posted || slot == 0) && fd >= 0 && offer(fd, posted))
+                posted = read_post(page, &slot, ret_token);
+        if (!posted || slot == 0) {
+                *ret_token = 0;
                 return 0;
-        *ret_token = token;
-        return post->slot;
+        }
+        atomic_compare_exchange_strong(&offer_state, &possible, OFFER_NEVER);
+        return slot;
 }

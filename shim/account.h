@@ -52,8 +52,9 @@ void account_child(void);
  * answer. */
 void account_expect(void);
 
-/* After it: the slot that the daemon said, with the token in *ret_token; 0 if it said none. */
-unsigned account_answer(uint64_t *ret_token);
+/* After it: the slot that the daemon said of `fd`, with the token in *ret_token; 0 if it said none.  If it asks for
+ * the file instead that is offered, and LAZY_REOPEN sent. */
+unsigned account_answer(int fd, uint64_t *ret_token);
 
 /* `fd` has this slot, or none (0, 0).  Memory that says so already is not touched. */
 static inline void account_set(int fd, unsigned slot, uint64_t token)
@@ -63,6 +64,20 @@ static inline void account_set(int fd, unsigned slot, uint64_t token)
                 return;
         atomic_store_explicit(&account_fds[fd].token, token, memory_order_relaxed);
         atomic_store_explicit(&account_fds[fd].slot, slot, memory_order_relaxed);
+}
+
+/* `fd` has no slot, unless it is of the handle `token`, as another thread that touched it too may say just now.  The
+ * number stays, with a token that no slot has. */
+static inline void account_unset(int fd, uint64_t token)
+{
+        uint64_t old;
+
+        if (!account_fds || (unsigned)fd >= FD_TABLE_MAX ||
+            atomic_load_explicit(&account_fds[fd].slot, memory_order_relaxed) == 0)
+                return;
+        old = atomic_load_explicit(&account_fds[fd].token, memory_order_relaxed);
+        if (old != token)
+                atomic_compare_exchange_strong(&account_fds[fd].token, &old, UINT64_MAX);
 }
 
 static inline void account_copy(int from, int to)

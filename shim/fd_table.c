@@ -116,7 +116,6 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 
         if (!group || !fd_table_mine())
                 return;
-        account_set(fd, 0, 0);
         fd_table_note_used(fd);
         atomic_store_explicit(&group->tokens[(unsigned)fd % 64], token, memory_order_relaxed);
         atomic_fetch_or(&group->active, bit);
@@ -133,23 +132,25 @@ static void set_bits(int fd, unsigned bits, uint64_t token)
 void fd_table_opened(int fd, bool close_on_exec)
 {
         uint64_t bit, token;
-        const unsigned slot = account_answer(&token);
+        const unsigned slot = account_answer(fd, &token);
 
         if (group_of(fd, &bit) && private_knows((unsigned)fd / 64, bit) && fd_table_mine())
                 private_forget((unsigned)fd / 64, bit);
-        set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
-        if (slot)
+        if (fd_table_mine())
                 account_set(fd, slot, token);
+        set_bits(fd, FD_ACTIVE | (close_on_exec ? FD_COE : 0), 0);
 }
 
 void fd_table_touched(int fd, uint64_t token)
 {
         uint64_t said;
-        const unsigned slot = account_answer(&said);
+        const unsigned slot = account_answer(fd, &said);
 
-        set_bits(fd, FD_ACTIVE | (fd_table_bits(fd) & FD_COE), token);
         if (slot && said == token)
                 account_set(fd, slot, token);
+        else if (fd_table_mine())
+                account_unset(fd, token);
+        set_bits(fd, FD_ACTIVE | (fd_table_bits(fd) & FD_COE), token);
 }
 
 void fd_table_duped(int from, int to, bool close_on_exec)

@@ -54,6 +54,13 @@ static bool may_be_ours(int fd, uint64_t *ret_device)
         return !is_foreign(*ret_device);
 }
 
+bool touch_may_be_ours(int fd)
+{
+        uint64_t device;
+
+        return may_be_ours(fd, &device);
+}
+
 int touch_lazy_reopen(int fd, struct k42_lazy_reopen *ret_message)
 {
         struct k42_lazy_reopen message = {

@@ -25,6 +25,9 @@ static inline int touch(int fd)
 
 struct k42_lazy_reopen;
 
+/* A regular file or directory that can be on a k42fs mount. */
+bool touch_may_be_ours(int fd);
+
 /* Sends LAZY_REOPEN on `fd`, and fills in the answer.  Returns 0 or -errno; an answer that does not
  * check is -EPROTO. */
 int touch_lazy_reopen(int fd, struct k42_lazy_reopen *ret_message);

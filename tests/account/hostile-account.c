@@ -36,8 +36,8 @@ static struct k42_account *map(int fd, size_t length)
 
         if (account == MAP_FAILED)
                 fail("mmap");
-        account->head = (struct k42_account_head){K42_ACCOUNT_VERSION, K42_ACCOUNT_LENGTH, getpid(), 0,
-                                                  nonce++};
+        /* An ordinary user's daemon takes what is offered, another one looks at what is mapped. */
+        account->head = (struct k42_account_head){K42_ACCOUNT_VERSION, K42_ACCOUNT_LENGTH, getpid(), fd, nonce++};
         return account;
 }
 
@@ -64,7 +64,7 @@ static unsigned posts(const struct k42_account *account)
         unsigned n = 0;
 
         for (unsigned i = 0; i < K42_ACCOUNT_POSTS; i++)
-                n += account->post[i].token != 0;
+                n += account->post[i].token != 0 && account->post[i].slot != 0;
         return n;
 }
 
@@ -108,6 +108,17 @@ static void bad_files(void)
         if (ftruncate(fd, K42_ACCOUNT_LENGTH) < 0)
                 fail("ftruncate");
         expect_none(map(fd, K42_ACCOUNT_LENGTH), "a file of the mount");
+        /* What is offered is not what is mapped. */
+        account = map(-1, K42_ACCOUNT_LENGTH);
+        for (int other = 0; other < 3; other++) {
+                int ends[2];
+
+                if (pipe(ends) < 0)
+                        fail("pipe");
+                account->head.fd = other == 0 ? ends[0] : other == 1 ? make(K42_ACCOUNT_LENGTH, GOOD_SEALS) : 12345678;
+                account->head.nonce += 1000;
+                expect_none(account, "a descriptor of something else");
+        }
 }
 
 /* Good ones that their process cannot write itself, or does not have any more. */
@@ -142,7 +153,7 @@ static void bad_words(void)
         uint64_t token = 0;
 
         for (unsigned i = 0; i < K42_ACCOUNT_POSTS; i++)
-                if (account->post[i].token != 0)
+                if (account->post[i].token != 0 && account->post[i].slot != 0)
                         token = account->post[i].token;
         if (token == 0) {
                 fprintf(stderr, "hostile-account: a good one got no post\n");
