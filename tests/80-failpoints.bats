@@ -57,6 +57,19 @@ in_class() {
 @test "the same with the page cache" { in_class cached; }
 @test "the same with the kernel's own reads and writes" { in_class fast; }
 
+@test "who is killed in an open that the daemon died in leaves no doubt how the file is open" {
+    need_root "for the class fast"
+    k42_mount -o io=fast
+    [ "$(timeout 20 "$K42CTL" status "$S/mnt" | sed -n 's/^class: //p')" = fast ] || skip "no class fast here"
+    local fds=$(($(k42_stat fds) + 4)) point
+    for point in describing described; do
+        run -0 once "$S/points" killed-open "$point,resent,replay-init,replay-init"
+        [ "${lines[0]}" = died ]
+    done
+    nothing_is_left $fds
+    k42_umount
+}
+
 # On nobody's own mount.  Operations and where to die come on stdin.
 once_as_nobody() {
     local operation spec

@@ -131,11 +131,18 @@ static void locked_count_writer(struct file_opens *opens, struct server_file *fi
                 coherent_written_by_kernel(file->table->mount->coherent, file, fd, begins);
 }
 
-/* An open with the backing file. */
-static void locked_one_more(struct server_file *file)
+/* After the record of the open, which tells the next daemon as much: the flag alone means that such a record was lost.
+ * The last open takes it off before its record goes. */
+void file_opens_recorded(struct server_file *file)
 {
-        if (file->opens.fast++ == 0)
+        struct file_opens *opens = &file->opens;
+
+        if (file->table->mount->io_class != IO_CLASS_FAST || kept_node_has(file->kept, NODE_FAST))
+                return;
+        g_mutex_lock(&opens->lock);
+        if (opens->fast > 0)
                 kept_node_set(file->kept, NODE_FAST);
+        g_mutex_unlock(&opens->lock);
 }
 
 bool file_opens_join(struct server_file *file, int flags)
@@ -150,7 +157,7 @@ bool file_opens_join(struct server_file *file, int flags)
         joined = opens->cached == 0 && atomic_load(&mount->passthrough) &&
                  atomic_load(&file->kept->backing_id) > 0;
         if (joined) {
-                locked_one_more(file);
+                opens->fast++;
                 channel_set_backing(atomic_load(&file->kept->backing_id));
         }
         g_mutex_unlock(&opens->lock);
@@ -172,7 +179,7 @@ enum io_class file_opens_begin(struct server_file *file, const struct file_open 
         g_mutex_lock(&opens->lock);
         if (opens->cached == 0 && atomic_load(&mount->passthrough) &&
             locked_backing_id(file, mount, open) > 0) {
-                locked_one_more(file);
+                opens->fast++;
                 locked_count_writer(opens, file, io_class, open->flags, open->fd, true);
                 channel_set_backing(atomic_load(&file->kept->backing_id));
         } else {
@@ -262,7 +269,8 @@ void file_opens_resume(struct server_file *file, enum io_class io_class, int fla
                 opens->cached++;
                 return;
         }
-        locked_one_more(file);
+        opens->fast++;
+        kept_node_set(file->kept, NODE_FAST);
         if (io_class == IO_CLASS_FAST && (flags & O_ACCMODE) != O_RDONLY)
                 atomic_fetch_add(&opens->writers, 1);
 }

@@ -62,6 +62,9 @@ bool file_opens_join(struct server_file *file, int flags);
  * id. */
 enum io_class file_opens_begin(struct server_file *file, const struct file_open *open);
 
+/* … and has its description.  Before the reply. */
+void file_opens_recorded(struct server_file *file);
+
 /* … and is over: released, or its reply was not taken.  `flags` as it began with; `fd` likewise, or another one of
  * the file; only for one that writes does it have to be there. */
 void file_opens_end(struct server_file *file, enum io_class io_class, int flags, int fd);

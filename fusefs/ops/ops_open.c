@@ -55,11 +55,15 @@ int ops_describe(fuse_req_t req, struct server_file *file, const struct file_ope
                 .tid = fuse_req_ctx(req)->pid,
                 .made = request ? &request->description : NULL,
         };
-        int r = description_open(mount->lazy, &file->object, &how, ret_description);
+        int r;
 
+        FAILPOINT("describing");
+        r = description_open(mount->lazy, &file->object, &how, ret_description);
         FAILPOINT("described");
-        if (r == 0 && is_file)
+        if (r == 0 && is_file) {
+                file_opens_recorded(file);
                 account_post(*ret_description, how.tid, (*ret_description)->opener);
+        }
         if (r < 0) {
                 if (is_file)
                         file_opens_end(file, how.io_class, how.flags, open->fd);

@@ -585,6 +585,7 @@ static void leave_backing_ids(struct fixture *f)
                 die_in_backing_open = i == 4;
                 g_assert_cmpint(file_opens_begin(file, &how), ==, IO_CLASS_FAST);
                 g_assert_cmpint(file->kept->backing_id, ==, i + 1);
+                file_opens_recorded(file);
                 if (i == 1)
                         file_opens_end(file, IO_CLASS_FAST, O_RDONLY, fd);
                 if (i == 3) {

@@ -573,22 +573,45 @@ static bool to_be_died_in(const char *point)
  * the same everywhere.  So nothing is said of it here, and what is in the directory is made the
  * same.  He is killed when the kernel has been told to send again, and there is nobody yet to whom:
  * then it never does. */
-static void run_killed(struct place *at)
+static void kill_in(struct place *at, void (*call)(struct place *at))
 {
         int status = 0;
         pid_t child = fork();
 
         if (child == 0) {
-                mkdir(in(at, "dir"), 0755);
+                call(at);
                 _exit(0);
         }
         for (int i = 0; i < 5000 && to_be_died_in("resent"); i++)
                 usleep(1000);
         kill(child, SIGKILL);
         waitpid(child, &status, 0);
+}
+
+static void call_mkdir(struct place *at)
+{
+        mkdir(in(at, "dir"), 0755);
+}
+
+static void run_killed(struct place *at)
+{
+        kill_in(at, call_mkdir);
         mkdir(in(at, "dir"), 0755);
         said(at, "rmdir", rmdir(in(at, "dir")));
         said(at, "again", rmdir(in(at, "dir")));
+}
+
+static void call_open(struct place *at)
+{
+        (void)!open(in(at, "old"), O_RDONLY);
+}
+
+static void run_killed_open(struct place *at)
+{
+        kill_in(at, call_open);
+        at->fd = (int)said(at, "open", open(in(at, "old"), O_RDWR));
+        say_contents(at, at->fd);
+        done(at, &at->fd);
 }
 
 static void on_alarm(int sig)
@@ -652,6 +675,7 @@ const struct operation operations[] = {
         {"forget", prepare_many, run_forget},
         {"touch", prepare_child, run_touch},
         {"killed", NULL, run_killed},
+        {"killed-open", prepare_old, run_killed_open},
         {"interrupted", NULL, run_interrupted},
 };
 const unsigned n_operations = sizeof operations / sizeof operations[0];
