@@ -35,6 +35,8 @@
  *                                   somebody else who may, too, whose pages it goes on seeing
  *   allow    {"pid":N} or {"path":"/a/b"}
  *                                -> the same, all 0
+ *   withhold {"rights":"r"}      -> {"withheld":BOOL}: WITHHOLD (lazy/protocol.h) for the process that asks, without
+ *                                   a request on the mount; false where nobody can be held to it
  *   upgrade  {"program":"/PATH"} -> {} once the daemon has begun to let that program take over, or, without
  *                                   "program", the file that it was started from; "upgrades" or
  *                                   "downgrades" of status is one more when it has ended, well or not

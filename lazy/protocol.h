@@ -135,7 +135,7 @@ _Static_assert(sizeof(struct k42_where) == 1024, "fixed");
  * WITHHOLD: "What inherits from me gets no more than these rights."
  *
  * Sent by k42run --rights on a descriptor of any file or directory of the mount, for the process that
- * it becomes.  From then on the handle of a process that descends from the sender, and that derives from
+ * it becomes, if the control socket, which has the same (verb withhold), cannot be reached.  From then on the handle of a process that descends from the sender, and that derives from
  * one of the sender's handles, living now or given later, has at most `rights`; and so on for their
  * children: what was withheld from a process it withholds, too.  The sender's own rights stay.  Sent again it can only
  * withhold more.  Without DUPLICATE in `rights` children get handles and grandchildren none.

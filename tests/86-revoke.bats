@@ -532,3 +532,19 @@ PY
     run "$K42RUN" --rights=q true
     [ "$status" = 2 ]
 }
+
+@test "k42run --rights: a mount that the program does not use is sent nothing, and holds it all the same" {
+    k42_mount -o io=counted
+    local before i
+    requests() {
+        ctl stats --json "$S/mnt" | python3 -c '
+import json, sys
+v = json.load(sys.stdin)
+print(v["requests"], v["lazy_reopens"])'
+    }
+    before=$(requests)
+    for ((i = 0; i < 5; i++)); do timeout 20 "$K42RUN" --rights=r true; done
+    [ "$(requests)" = "$before" ]
+    timeout 20 "$K42RUN" --rights=r sh -c 'exec 7<>"$1"; (printf X >&7) 2>/dev/null; printf y >&7' sh "$S/mnt/f"
+    [[ $(backing) == y* ]]
+}

@@ -41,3 +41,4 @@ int verb_show(struct call *call);
 int verb_restrict(struct call *call);
 int verb_revoke(struct call *call);
 int verb_allow(struct call *call);
+int verb_withhold(struct call *call);

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * restrict, revoke, allow: the verbs that take something away.
+ * restrict, revoke, allow, withhold: the verbs that take something away.
  *
  * A request waits WAIT_US at most for operations that are under way, so that one that is stuck in the
  * backing file system cannot keep the few threads that serve these requests; the answer says whether
  * all was over, and k42ctl asks again if it was told to wait.
  */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "fusefs/control/control_private.h"
 #include "fusefs/control/revoke.h"
+#include "lazy/protocol.h"
 
 #define WAIT_US (4 * G_TIME_SPAN_SECOND)
 
@@ -152,4 +154,33 @@ int verb_allow(struct call *call)
         if (pid > 0)
                 return answer(call, &what, revoke_allow_process(call->mount, pid, &what));
         return bad(call, "a path or a process id is needed");
+}
+
+/* Another user's process can have the number of one that has gone. */
+static bool own_process(const struct control_peer *peer)
+{
+        char path[32];
+        struct stat st;
+
+        g_snprintf(path, sizeof path, "/proc/%d", (int)peer->pid);
+        return peer->pid > 0 && stat(path, &st) == 0 && st.st_uid == peer->uid;
+}
+
+/* WITHHOLD (lazy/protocol.h), for the process that asks. */
+int verb_withhold(struct call *call)
+{
+        struct k42_withhold message = {.header = {.version = K42_PROTOCOL_VERSION, .length = sizeof message}};
+        const char *rights = string_arg(call, "rights");
+        int r;
+
+        if (!rights || access_rights_parse(rights, &message.rights) < 0)
+                return bad(call, "rights are written with the letters rwdc, or -");
+        r = own_process(call->peer) ? revoke_withhold(call->mount, call->peer->pid, &message) : -ESRCH;
+        if (r < 0 && r != -EOPNOTSUPP)
+                return r;
+        json_text_open(call->result, '{');
+        json_text_key(call->result, "withheld");
+        json_text_bool(call->result, r == 0);
+        json_text_close(call->result, '}');
+        return 0;
 }

@@ -286,7 +286,7 @@ static const struct verb {
         {"stats", verb_stats, true},       {"status", verb_status, true}, {"sync", verb_sync, false},
         {"umount", verb_umount, false},    {"upgrade", verb_upgrade, false},
         {"restrict", verb_restrict, true}, {"revoke", verb_revoke, true}, {"allow", verb_allow, true},
-        {"failpoint", verb_failpoint, false},
+        {"withhold", verb_withhold, true}, {"failpoint", verb_failpoint, false},
 };
 
 static const struct verb *find_verb(const char *name)

@@ -529,3 +529,15 @@ int revoke_allow_file(struct k42_mount *mount, const char *path, struct revocati
         blocked_save(mount->blocked);
         return 0;
 }
+
+int revoke_withhold(struct k42_mount *mount, pid_t tid, struct k42_withhold *message)
+{
+        int r;
+
+        if (mount->io_class == IO_CLASS_FAST && atomic_load(&mount->passthrough))
+                return -EOPNOTSUPP;
+        r = lazy_withhold(mount->lazy, tid, message);
+        if (r == 0)
+                blocked_save(mount->blocked); /* that it would not survive us has been said */
+        return r;
+}

@@ -58,3 +58,7 @@ int revoke_file(struct k42_mount *mount, const char *path, struct revocation *wh
 /* Ends what `block` began.  Return 0; -ENOENT if there was nothing; -EPERM; another -errno. */
 int revoke_allow_file(struct k42_mount *mount, const char *path, struct revocation *what);
 int revoke_allow_process(struct k42_mount *mount, pid_t pid, struct revocation *what);
+
+/* WITHHOLD (lazy/protocol.h), for the process of thread `tid`.  Returns 0, or -errno as the message does. */
+struct k42_withhold;
+int revoke_withhold(struct k42_mount *mount, pid_t tid, struct k42_withhold *message);

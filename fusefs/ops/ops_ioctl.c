@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fusefs/control/blocked.h"
+#include "fusefs/control/revoke.h"
 #include "fusefs/worker/channel.h"
 #include "fusefs/control/fork_mode.h"
 #include "fusefs/resume/intent.h"
@@ -20,7 +20,6 @@
 #include "fusefs/state_dir.h"
 #include "lazy/lazy_reopen.h"
 #include "lazy/private_reopen.h"
-#include "lazy/rights.h"
 
 /* One ioctl that is under way. */
 struct call {
@@ -73,15 +72,7 @@ static int do_where(const struct call *call, void *message)
 
 static int do_withhold(const struct call *call, void *message)
 {
-        struct k42_mount *mount = k42_mount_of(call->req);
-        int r;
-
-        if (mount->io_class == IO_CLASS_FAST && atomic_load(&mount->passthrough))
-                return -EOPNOTSUPP;
-        r = lazy_withhold(mount->lazy, fuse_req_ctx(call->req)->pid, message);
-        if (r == 0)
-                blocked_save(mount->blocked); /* that it would not survive us has been said */
-        return r;
+        return revoke_withhold(k42_mount_of(call->req), fuse_req_ctx(call->req)->pid, message);
 }
 
 #define MESSAGE_MAX 1024

@@ -57,3 +57,8 @@ int revoke_allow_process(struct k42_mount *mount, pid_t pid, struct revocation *
 
         return note(what, "allow-process", text);
 }
+
+int revoke_withhold(struct k42_mount *mount, pid_t tid, struct k42_withhold *message)
+{
+        return -EOPNOTSUPP;
+}
