@@ -49,8 +49,15 @@ struct kept_description {
         _Atomic access_rights bound; /* see lazy_state_bound() */
         uint8_t type;            /* enum xobj_type */
         uint8_t io_class;        /* enum io_class */
-        atomic_bool revoked;     /* nobody may do anything with it any more, see rights.h */
+        _Atomic uint8_t revoked; /* enum revoked */
         uint8_t reserved[5];
+};
+
+/* How far it has been taken from everybody, see rights.h. */
+enum revoked {
+        REVOKED_NOT,
+        REVOKED_BEGUN, /* nobody may do anything with it any more, but the kernel may still know some of the file */
+        REVOKED_WHOLLY,
 };
 
 #define DESCRIPTION_HELD     1 /* the kernel has it: no RELEASE has begun */

@@ -209,7 +209,9 @@ static int give_derived(struct description *d, struct client *client, xhandle hi
         int r;
 
         find_derivation(d, client, hint, &from);
-        if (!(from.match & RIGHT_DUPLICATE))
+        if (atomic_load(&d->kept->revoked))
+                from.match = RIGHTS_NONE;
+        else if (!(from.match & RIGHT_DUPLICATE))
                 return -EACCES;
         from.match &= from.nomatch & from.limit;
         how.parent = from.parent;
@@ -281,7 +283,7 @@ int lazy_reopen(struct description *d, pid_t tid, struct k42_lazy_reopen *messag
             message->fork != 0 || message->reserved32 != 0 ||
             !all_zero(message->reserved, G_N_ELEMENTS(message->reserved)))
                 return -EINVAL;
-        if (atomic_load(&d->kept->revoked))
+        if (atomic_load(&d->kept->revoked) == REVOKED_WHOLLY)
                 return -EACCES;
 
         r = client_table_get(cobj_clients(d->lazy->cobj), tid, &client);

@@ -68,7 +68,7 @@ struct k42_header {
  *
  * Valid replies: 0 and the struct with `token`, `parent` (the handle that was taken as parent, 0 if
  * the token is the opener's), `sharing` and `fork` filled in; EACCES if the parent handle has no
- * DUPLICATE right, or everything was revoked; ENOMEM, ENFILE; the errors above.
+ * DUPLICATE right, or the file was revoked; ENOMEM, ENFILE; the errors above.
  */
 struct k42_lazy_reopen {
         struct k42_header header;

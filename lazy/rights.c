@@ -70,8 +70,15 @@ void handle_withhold(struct xobj *xobj, access_rights rights)
 
 void description_revoke(struct description *d)
 {
+        uint8_t not = REVOKED_NOT;
+
         description_limit(d, RIGHTS_NONE);
-        atomic_store(&d->kept->revoked, true);
+        atomic_compare_exchange_strong(&d->kept->revoked, &not, REVOKED_BEGUN);
+}
+
+void description_revoked(struct description *d)
+{
+        atomic_store(&d->kept->revoked, REVOKED_WHOLLY);
 }
 
 void lazy_guard_all(struct lazy *lazy)

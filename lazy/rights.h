@@ -42,8 +42,11 @@ void handle_withhold(struct xobj *xobj, access_rights rights);
 /* Those of whom nobody knows from whom they have the description have `rights` at most. */
 void description_limit(struct description *d, access_rights rights);
 
-/* Nobody may do anything with the description any more. */
+/* Nobody may do anything with the description any more.  Whoever touches it first now still gets a handle,
+ * without rights: what he finds in the page cache, until that is taken away, is counted like anybody's. */
 void description_revoke(struct description *d);
+/* … and that is done: no more handles. */
+void description_revoked(struct description *d);
 
 /* Rights on all descriptions are looked at from now on: for a limit of a process, which can have any. */
 void lazy_guard_all(struct lazy *lazy);

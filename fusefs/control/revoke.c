@@ -234,12 +234,26 @@ static void seal_files(struct work *work)
                 kept_node_set(((struct server_file *)file)->kept, NODE_SEALED);
 }
 
+static void end_descriptions(struct work *work)
+{
+        struct description *d;
+        uint32_t cursor = 0;
+
+        while ((d = lazy_next_description(work->mount->lazy, &cursor))) {
+                if (g_hash_table_contains(work->files, server_file_of(d->object)) && atomic_load(&d->kept->revoked))
+                        description_revoked(d);
+                description_unref(d);
+        }
+}
+
 static int finish(struct work *work, bool over, bool seal)
 {
         if (over)
                 drop_pages(work);
-        if (over && seal)
+        if (over && seal) {
+                end_descriptions(work);
                 seal_files(work);
+        }
         if (over && !seal && !access_rights_subset(RIGHT_READ | RIGHT_WRITE, work->what->rights))
                 work->what->mapped =
                         revoke_scan_mapped(work->mount, work->processes, work->files);
