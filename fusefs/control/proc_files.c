@@ -71,8 +71,8 @@ static int read_mountinfo(pid_t pid, dev_t dev, struct proc_mounts_of *of)
         size_t room = 0, have = 0;
         int r = 0;
 
-        if (!file)
-                return proc_errno();
+        if (!file) /* EINVAL: it has ended, and has no namespaces any more; its parent has not waited for it */
+                return errno == EINVAL ? -ESRCH : proc_errno();
         while (getline(&line, &room, file) >= 0) {
                 unsigned id, dev_major, dev_minor;
 

@@ -213,6 +213,19 @@ static void test_own(struct fixture *f, const void *data)
         close(fd);
 }
 
+/* It has nothing any more, but is still in /proc until its parent waits for it. */
+static void test_zombie(struct fixture *f, const void *data)
+{
+        pid_t child = fork();
+        siginfo_t info;
+
+        if (child == 0)
+                _exit(0);
+        g_assert_no_errno(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT));
+        g_assert_cmpint(proc_files_look(&f->mounts, child, f->dev, &f->want, 1), ==, -ESRCH);
+        g_assert_cmpint(waitpid(child, NULL, 0), ==, child);
+}
+
 #define ADD(name, fn) g_test_add("/proc_files/" name, struct fixture, NULL, set_up, fn, tear_down)
 
 int main(int argc, char **argv)
@@ -224,6 +237,7 @@ int main(int argc, char **argv)
         ADD("unknown-mount", test_unknown_mount);
         ADD("thread-with-own-table", test_thread_with_own_table);
         ADD("gone", test_gone);
+        ADD("zombie", test_zombie);
         ADD("not-permitted", test_not_permitted);
         ADD("many", test_many);
         ADD("own", test_own);
