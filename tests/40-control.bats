@@ -484,5 +484,6 @@ time.sleep(600)' "$S/mnt/a" >"$S/ready" 3>&- &
     ctl umount "$S/mnt"
     wait "$keeper"
     [ ! -s "$S/log.own" ]
-    [ ! -e "$dir" ] && [ ! -L "$link" ]
+    [ ! -e "$dir" ]
+    [ "$(readlink "$link")" != "$dir" ] # another mount may have got the device number
 }

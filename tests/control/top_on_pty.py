@@ -109,9 +109,12 @@ assert top.ended() == 0
 top = Top()
 top.until(b"q quit")
 children = [int(p) for p in os.popen("pgrep -P %d" % DAEMON).read().split()]
-for number in (signal.SIGSTOP, signal.SIGKILL):  # the worker must not end the mount
-    for pid in [DAEMON, *children]:
-        os.kill(pid, number)
+# The worker must not end the mount: so it is killed before its parent, because the kernel continues a stopped
+# process whose parent ends.
+for pid in [DAEMON, *children]:
+    os.kill(pid, signal.SIGSTOP)
+for pid in [*children, DAEMON]:
+    os.kill(pid, signal.SIGKILL)
 top.until(b"daemon")
 top.key(b"w")  # it goes on
 top.until(b"write_rate")
