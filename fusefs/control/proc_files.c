@@ -58,6 +58,9 @@ static FILE *open_text(pid_t pid, const char *name)
         return fopen(path, "re");
 }
 
+#define CLOSED_SINCE 1
+#define LOOKS        4 /* at a process that closes descriptors all the time */
+
 /* ENOENT in /proc/PID means that the process is gone. */
 static int proc_errno(void)
 {
@@ -147,7 +150,7 @@ static struct proc_want *find_want(struct proc_want *want, size_t n, uint64_t in
 }
 
 /* One fdinfo file: "pos:\t0\nflags:\t0100000\nmnt_id:\t35\nino:\t12\n", in this order, then what
- * the file's kind adds. */
+ * the file's kind adds.  Returns 0, CLOSED_SINCE or -errno. */
 static int look_at_fdinfo(int dirfd, const char *name, const struct proc_mounts_of *of,
                           struct proc_want *want, size_t n)
 {
@@ -161,13 +164,13 @@ static int look_at_fdinfo(int dirfd, const char *name, const struct proc_mounts_
 
         fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-                return errno == ENOENT ? 0 : -errno; /* closed since */
+                return errno == ENOENT ? CLOSED_SINCE : -errno;
         got = read(fd, text, sizeof(text) - 1);
         if (got < 0)
                 got = errno == ENOENT ? 0 : -errno;
         close(fd);
         if (got <= 0)
-                return (int)got;
+                return got < 0 ? (int)got : CLOSED_SINCE;
         text[got] = '\0';
 
         p = strstr(text, "flags:");
@@ -183,12 +186,13 @@ static int look_at_fdinfo(int dirfd, const char *name, const struct proc_mounts_
         return 0;
 }
 
+/* Returns 0, or CLOSED_SINCE if one that was listed has been closed before it was looked at, or -errno. */
 static int look_at_descriptors(const char *path, const struct proc_mounts_of *of,
                                struct proc_want *want, size_t n)
 {
         g_autoptr(DIR) dir = opendir(path);
         struct dirent *entry;
-        int r;
+        int r, closed = 0;
 
         if (!dir)
                 return proc_errno();
@@ -198,8 +202,9 @@ static int look_at_descriptors(const char *path, const struct proc_mounts_of *of
                 r = look_at_fdinfo(dirfd(dir), entry->d_name, of, want, n);
                 if (r < 0)
                         return r;
+                closed |= r;
         }
-        return errno ? proc_errno() : 0;
+        return errno ? proc_errno() : closed;
 }
 
 /* Then the threads and mappings need no look. */
@@ -276,17 +281,21 @@ int proc_files_look(struct proc_mounts *mounts, pid_t pid, dev_t dev, struct pro
 {
         const struct proc_mounts_of *of = NULL;
         char path[64];
-        int r;
+        int r = mounts_of(mounts, pid, dev, &of);
 
-        for (size_t i = 0; i < n; i++)
-                want[i] = (struct proc_want){.ino = want[i].ino, .modes = want[i].modes};
-        r = mounts_of(mounts, pid, dev, &of);
         if (r < 0)
                 return r;
         snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
-        r = look_at_descriptors(path, of, want, n);
-        if (r < 0)
-                return r;
+        /* What was closed between the listing and the look may have a number by now that was listed before it. */
+        for (int look = 0; look < LOOKS; look++) {
+                for (size_t i = 0; i < n; i++)
+                        want[i] = (struct proc_want){.ino = want[i].ino, .modes = want[i].modes};
+                r = look_at_descriptors(path, of, want, n);
+                if (r < 0)
+                        return r;
+                if (r != CLOSED_SINCE || all_found(want, n))
+                        break;
+        }
         if (all_found(want, n))
                 return 0;
         r = look_at_threads(pid, of, want, n);
