@@ -21,7 +21,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +28,8 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "cobj/own_thread.h"
 
 #include "cobj/client_private.h"
 
@@ -612,17 +613,13 @@ static void *watcher_thread(void *data)
 static int start_watcher(struct client_table *table)
 {
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = ID_NONE};
-        sigset_t all, before;
-        int err;
+        int r;
 
         if (epoll_ctl(table->epoll_fd, EPOLL_CTL_ADD, table->wake_fd, &event) < 0)
                 return -errno;
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        err = pthread_create(&table->watcher, NULL, watcher_thread, table);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        table->watching = err == 0;
-        return -err;
+        r = own_thread_start(&table->watcher, "k42-clients", watcher_thread, table);
+        table->watching = r == 0;
+        return r;
 }
 
 int client_table_new(client_notice_fn appeared, client_notice_fn exited, void *data,

@@ -9,9 +9,10 @@
 #include "cobj/store_private.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "cobj/own_thread.h"
 
 #define SPARSE 4 /* slots of an id map for each record of a batch */
 
@@ -141,21 +142,6 @@ static struct store *store_alloc(const struct store_config *config)
         return s;
 }
 
-/* Signals are for the threads that expect them. */
-static int start_writer(struct store *s)
-{
-        sigset_t all, old;
-        int r;
-
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-        r = pthread_create(&s->thread, NULL, store_writer_main, s);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
-        if (r == 0)
-                pthread_setname_np(s->thread, "k42-store");
-        return -r;
-}
-
 void store_init_process(void)
 {
         sqlite3_initialize();
@@ -186,7 +172,7 @@ int store_open(const struct store_config *config, struct store **ret_store, char
         if (r == 0) {
                 /* Handles that live already, should there be any. */
                 s->refill = !s->resume && cobj_handle_count(s->cobj) > 0;
-                r = start_writer(s);
+                r = own_thread_start(&s->thread, "k42-store", store_writer_main, s);
                 if (r < 0)
                         error = g_strdup_printf("%s: cannot start the writer: %s", config->path,
                                                 g_strerror(-r));

@@ -29,7 +29,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -37,6 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cobj/own_thread.h"
 #include "fusefs/worker/channel.h"
 #include "fusefs/coherent/coherent_events.h"
 #include "fusefs/coherent/coherent_marks.h"
@@ -513,17 +513,12 @@ int coherent_new(struct k42_mount *mount, struct coherent **ret_coherent)
 
 int coherent_start(struct coherent *c)
 {
-        sigset_t all, before;
-        int err;
+        const int r = own_thread_start(&c->thread, "k42-coherent", coherent_thread, c);
 
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        err = pthread_create(&c->thread, NULL, coherent_thread, c);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        c->started = err == 0;
-        if (err != 0)
+        c->started = r == 0;
+        if (r < 0)
                 atomic_store(&c->active, false);
-        return -err;
+        return r;
 }
 
 static bool join(struct coherent *c, int ms)

@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #include "cobj/access_rights.h"
+#include "cobj/own_thread.h"
 #include "fusefs/state_dir.h"
 #include "lazy/protocol.h"
 
@@ -361,21 +362,17 @@ static int make_socket(struct state_dir *dir, int *ret_fd)
 
 static int start_thread(struct reopen_socket *rs)
 {
-        sigset_t all, before;
-        int err;
+        int r;
 
         rs->stop_fd = eventfd(0, EFD_CLOEXEC);
         if (rs->stop_fd < 0)
                 return -errno;
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        err = pthread_create(&rs->thread, NULL, serve, rs);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (err != 0) {
+        r = own_thread_start(&rs->thread, "k42-reopen", serve, rs);
+        if (r < 0) {
                 close(rs->stop_fd);
                 rs->stop_fd = -1;
         }
-        return -err;
+        return r;
 }
 
 int reopen_socket_start(struct k42_mount *mount, struct reopen_socket **ret_socket)

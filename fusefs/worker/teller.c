@@ -5,11 +5,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+
+#include "cobj/own_thread.h"
 
 struct teller {
         int fd; /* constant */
@@ -38,7 +39,7 @@ static void *teller_thread(void *data)
 {
         struct teller *teller = data;
 
-        prctl(PR_SET_NAME, TELLER_NAME);
+        prctl(PR_SET_NAME, TELLER_NAME); /* once more: to be named by another thread can fail, and the holder needs it */
         leave_files(teller->fd);
         pthread_mutex_lock(&teller->lock);
         teller->own_files = true;
@@ -66,21 +67,17 @@ static void *teller_thread(void *data)
 int teller_start(int fd, struct teller **ret_teller)
 {
         struct teller *teller = calloc(1, sizeof *teller);
-        sigset_t all, before;
-        int err;
+        int r;
 
         if (!teller)
                 return -ENOMEM;
         teller->fd = fd;
         pthread_mutex_init(&teller->lock, NULL);
         pthread_cond_init(&teller->changed, NULL);
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        err = pthread_create(&teller->thread, NULL, teller_thread, teller);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (err != 0) {
+        r = own_thread_start(&teller->thread, TELLER_NAME, teller_thread, teller);
+        if (r < 0) {
                 free(teller);
-                return -err;
+                return r;
         }
         /* A descriptor that is opened meanwhile would stay open in its table for ever. */
         pthread_mutex_lock(&teller->lock);

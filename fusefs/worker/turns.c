@@ -29,10 +29,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
+
+#include "cobj/own_thread.h"
 
 /* One for the next request while one is served, and one beside them: RELEASE has nobody who waits
  * for it, so that the next request comes at once. */
@@ -265,7 +266,6 @@ static void *watch_thread(void *data)
 {
         struct turns *turns = data;
 
-        pthread_setname_np(pthread_self(), "k42-watch");
         while (!atomic_load(&turns->stopping)) {
                 while (sem_wait(&turns->wake) < 0)
                         ;
@@ -281,15 +281,10 @@ static void *watch_thread(void *data)
 
 static int start_watch(struct turns *turns)
 {
-        sigset_t all, before;
-        int err;
+        const int r = own_thread_start(&turns->watch, "k42-watch", watch_thread, turns);
 
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        err = pthread_create(&turns->watch, NULL, watch_thread, turns);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        turns->watched = err == 0;
-        return -err;
+        turns->watched = r == 0;
+        return r;
 }
 
 /* ---- a thread's turn ---- */
