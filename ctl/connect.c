@@ -12,10 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,124 +20,7 @@
 #include "ctl/json_text.h"
 #include "lazy/protocol.h"
 
-#define FS_TYPE          "fuse.k42fs"
 #define ANSWER_DEPTH_MAX 16
-#define ANSWER_MAX       (G_MAXUINT32 / 2)
-#define ASK_AGAIN_US     20000
-
-void target_free(struct target *target)
-{
-        if (!target)
-                return;
-        g_free(target->mountpoint);
-        g_free(target->source);
-        g_free(target->state_dir);
-        g_free(target);
-}
-
-/* ---- /proc/self/mountinfo ---- */
-
-static unsigned parse_user_id(const char *super_options)
-{
-        const char *p = strstr(super_options, "user_id=");
-
-        return p ? (unsigned)strtoul(p + strlen("user_id="), NULL, 10) : 0;
-}
-
-/* "36 35 0:45 / /mnt/a\040b rw,… shared:1 - fuse.k42fs /src rw,user_id=0,…" */
-static struct target *parse_mount(const char *line)
-{
-        g_auto(GStrv) fields = g_strsplit(line, " ", -1);
-        unsigned n = g_strv_length(fields), dash = 6, dev_major, dev_minor;
-        struct target *target;
-
-        while (dash < n && !g_str_equal(fields[dash], "-"))
-                dash++;
-        if (dash + 3 >= n || !g_str_equal(fields[dash + 1], FS_TYPE) ||
-            sscanf(fields[2], "%u:%u", &dev_major, &dev_minor) != 2)
-                return NULL;
-        target = g_new0(struct target, 1);
-        target->mount_id = atoi(fields[0]);
-        target->dev = makedev(dev_major, dev_minor);
-        target->mountpoint = g_strcompress(fields[4]);
-        target->source = g_strcompress(fields[dash + 2]);
-        target->uid = parse_user_id(fields[dash + 3]);
-        return target;
-}
-
-static struct target *find_dev(GPtrArray *targets, dev_t dev)
-{
-        for (unsigned i = 0; i < targets->len; i++) {
-                struct target *target = targets->pdata[i];
-
-                if (target->dev == dev)
-                        return target;
-        }
-        return NULL;
-}
-
-/* All k42fs lines; bind mounts of one mount are several. */
-static GPtrArray *parse_all(const char *mountinfo)
-{
-        GPtrArray *targets = g_ptr_array_new_with_free_func((GDestroyNotify)target_free);
-        g_auto(GStrv) lines = g_strsplit(mountinfo, "\n", -1);
-
-        for (char **line = lines; *line; line++) {
-                struct target *target = strstr(*line, " " FS_TYPE " ") ? parse_mount(*line) : NULL;
-
-                if (target)
-                        g_ptr_array_add(targets, target);
-        }
-        return targets;
-}
-
-GPtrArray *targets_parse(const char *mountinfo)
-{
-        g_autoptr(GPtrArray) all = parse_all(mountinfo);
-        GPtrArray *targets = g_ptr_array_new_with_free_func((GDestroyNotify)target_free);
-
-        for (unsigned i = 0; i < all->len; i++) {
-                struct target *target = all->pdata[i];
-
-                if (!find_dev(targets, target->dev))
-                        g_ptr_array_add(targets, g_steal_pointer(&all->pdata[i]));
-        }
-        return targets;
-}
-
-static char *read_mountinfo(void)
-{
-        char *text = NULL;
-
-        if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL))
-                text = g_strdup("");
-        return text;
-}
-
-GPtrArray *targets_mounted(void)
-{
-        g_autofree char *mountinfo = read_mountinfo();
-
-        return targets_parse(mountinfo);
-}
-
-bool target_mounted(const struct target *target)
-{
-        g_autoptr(GPtrArray) targets = targets_mounted();
-
-        return find_dev(targets, target->dev) != NULL;
-}
-
-void target_complete(struct target *target, const char *mountpoint, const char *device)
-{
-        unsigned dev_major, dev_minor;
-
-        if (!mountpoint || !device || sscanf(device, "%u:%u", &dev_major, &dev_minor) != 2)
-                return;
-        g_free(target->mountpoint);
-        target->mountpoint = g_strdup(mountpoint);
-        target->dev = makedev(dev_major, dev_minor);
-}
 
 /* ---- what may hang is done by a child ---- */
 
@@ -288,7 +168,6 @@ static int ask_where(struct target *target, int timeout)
 
 static int find_by_path(const char *path, const struct ctl_options *options, GPtrArray *targets)
 {
-        g_autofree char *mountinfo = NULL;
         g_autoptr(GPtrArray) all = NULL;
         struct target *target;
         struct probe probe;
@@ -309,8 +188,7 @@ static int find_by_path(const char *path, const struct ctl_options *options, GPt
                 ctl_complain("%s: %s", path, g_strerror(probe.error));
                 return EXIT_FAILED;
         }
-        mountinfo = read_mountinfo();
-        all = parse_all(mountinfo);
+        all = targets_all_mounted();
         for (unsigned i = 0; i < all->len; i++) {
                 target = all->pdata[i];
                 if (target->mount_id == probe.mount_id) {
@@ -372,118 +250,7 @@ int targets_find(const struct verb *verb, const struct ctl_options *options, uns
         return EXIT_GOOD;
 }
 
-/* ---- the socket ---- */
-
-/* Connects to the socket in `state_dir`, however long its path is.  Returns a descriptor or -errno.
- */
-static int connect_to(const char *state_dir, int timeout)
-{
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        struct timeval tv = {.tv_sec = timeout};
-        int dir, fd, r = 0;
-
-        dir = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (dir < 0)
-                return -errno;
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0) {
-                r = -errno;
-                close(dir);
-                return r;
-        }
-        g_snprintf(address.sun_path, sizeof(address.sun_path),
-                   "/proc/self/fd/%d/" CONTROL_SOCKET_NAME, dir);
-        if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) < 0 ||
-            connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-                r = errno == EAGAIN ? -ETIMEDOUT : -errno;
-        close(dir);
-        if (r < 0) {
-                close(fd);
-                return r;
-        }
-        return fd;
-}
-
-/* True if the errno says that there is no daemon behind the socket. */
-static bool nobody_there(int r)
-{
-        return r == -ENOENT || r == -ECONNREFUSED || r == -ENOTDIR || r == -ELOOP || r == -EACCES;
-}
-
-static int connect_target(struct target *target, const struct ctl_options *options)
-{
-        g_autofree char *link = NULL, *linked = NULL, *standard = NULL;
-        int r;
-
-        if (target->state_dir)
-                return connect_to(target->state_dir, options->timeout);
-        link = control_device_link(target->uid, major(target->dev), minor(target->dev));
-        linked = g_file_read_link(link, NULL);
-        r = linked ? connect_to(linked, options->timeout) : -ENOENT;
-        if (r >= 0) {
-                target->state_dir = g_steal_pointer(&linked);
-                return r;
-        }
-        if (r == -ETIMEDOUT)
-                return r;
-        standard = control_default_state_dir(target->mountpoint, target->uid);
-        if (!linked)
-                r = connect_to(standard, options->timeout);
-        if (r >= 0)
-                target->state_dir = g_steal_pointer(&standard);
-        return r;
-}
-
-static int send_all(int fd, const char *data, size_t length)
-{
-        while (length > 0) {
-                ssize_t n = send(fd, data, length, MSG_NOSIGNAL);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return errno == EAGAIN ? -ETIMEDOUT : -errno;
-                data += n;
-                length -= (size_t)n;
-        }
-        return 0;
-}
-
-/* One line, without its newline.  `timeout` seconds without anything new end it. */
-static int receive_line(int fd, int timeout, GByteArray *line)
-{
-        uint8_t buffer[65536];
-
-        for (;;) {
-                struct pollfd wait = {.fd = fd, .events = POLLIN};
-                const uint8_t *end;
-                ssize_t n;
-                int r = poll(&wait, 1, timeout * 1000);
-
-                if (r < 0 && errno == EINTR)
-                        continue;
-                if (r == 0)
-                        return -ETIMEDOUT;
-                n = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-                if (n < 0 && (errno == EINTR || errno == EAGAIN))
-                        continue;
-                if (n < 0)
-                        return -errno;
-                if (n == 0)
-                        return -ECONNRESET;
-                end = memchr(buffer, '\n', (size_t)n);
-                g_byte_array_append(line, buffer, (guint)(end ? end - buffer : n));
-                if (end)
-                        return 0;
-                if (line->len > ANSWER_MAX)
-                        return -EMSGSIZE;
-        }
-}
-
-const char *target_name(const struct target *target)
-{
-        return target->mountpoint ? target->mountpoint : target->state_dir;
-}
+/* ---- the answer ---- */
 
 int target_parse_answer(const struct target *target, const GByteArray *line, JsonNode **ret_result)
 {
@@ -518,71 +285,18 @@ nonsense:
         return EXIT_FAILED;
 }
 
-/* Who listens on the socket at the other end of `fd`, into the process ids that the caller wants. */
-static void note_listener(int fd, struct target_listener *ret_listener)
-{
-        struct ucred cred;
-        socklen_t size = sizeof(cred);
-
-        if (!ret_listener || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
-                return;
-        ret_listener->pid = cred.pid;
-        ret_listener->uid = cred.uid;
-}
-
-/* One attempt: the line of the answer, or -errno.  -ECONNRESET or -EPIPE: whoever took the request ended
- * before it answered. */
-static int ask_once(struct target *target, const struct ctl_options *options, const char *request,
-                    GByteArray *line, struct target_listener *ret_listener)
-{
-        int fd = connect_target(target, options), r;
-
-        if (fd < 0)
-                return fd;
-        note_listener(fd, ret_listener);
-        /* a daemon that refuses has answered before it read */
-        send_all(fd, request, strlen(request));
-        g_byte_array_set_size(line, 0);
-        r = receive_line(fd, options->timeout, line);
-        close(fd);
-        return r;
-}
-
-/* Until there is an answer: a worker that dies is replaced at once, and most requests reach the next one
- * in the socket's queue; the one that was taken already must be asked again. */
-static int ask_until(struct target *target, const struct ctl_options *options, const char *request,
-                     GByteArray *line, struct target_listener *ret_listener)
-{
-        const int64_t deadline =
-                g_get_monotonic_time() + options->timeout * G_TIME_SPAN_SECOND;
-        bool asked = false;
-        int r;
-
-        for (;;) {
-                r = ask_once(target, options, request, line, ret_listener);
-                if (r != -ECONNRESET && r != -EPIPE)
-                        return asked && nobody_there(r) ? -ECONNRESET : r;
-                asked = true;
-                if (g_get_monotonic_time() >= deadline)
-                        return r;
-                g_usleep(ASK_AGAIN_US);
-        }
-}
-
 int target_ask_text(struct target *target, const struct ctl_options *options, const char *verb,
                     const char *args, GByteArray **ret_line, struct target_listener *ret_listener)
 {
         const char *name = target_name(target);
         g_autoptr(GByteArray) line = g_byte_array_new();
-        g_autofree char *request = NULL;
         int r;
 
-        request = g_strdup_printf("{\"verb\":\"%s\",\"args\":%s}\n", verb, args ? args : "{}");
-        r = ask_until(target, options, request, line, ret_listener);
-        if (nobody_there(r) && target->mountpoint) {
+        r = ask_until_answered(target, options->timeout, verb, args, line, ret_listener);
+        if (ask_nobody_there(r) && target->mountpoint) {
                 if (ask_where(target, options->timeout) != EXIT_GOOD)
                         return EXIT_FAILED;
-                r = ask_until(target, options, request, line, ret_listener);
+                r = ask_until_answered(target, options->timeout, verb, args, line, ret_listener);
         }
         if (r == 0) {
                 *ret_line = g_steal_pointer(&line);
@@ -617,10 +331,10 @@ bool target_dead(struct target *target, const struct ctl_options *options)
 
         if (!target->mountpoint)
                 return false;
-        fd = connect_target(target, options);
+        fd = ask_connect(target, options->timeout);
         if (fd >= 0)
                 close(fd);
-        if (!nobody_there(fd))
+        if (!ask_nobody_there(fd))
                 return false;
         probe_in_child(probe_where, target->mountpoint, options->timeout, &probe);
         return probe.error == ENOTCONN || probe.error == ECONNABORTED;
