@@ -246,21 +246,14 @@ PY
 
 @test "control: a descriptor that lingers is not taken, and others are answered" {
     k42_mount
-    run timeout 30 python3 - "$S/state/control" "$K42CTL" "$S/mnt" <<'PY'
+    PYTHONPATH=$K42_TESTS/hostile PYTHONDONTWRITEBYTECODE=1 \
+        run timeout 30 python3 - "$S/state/control" "$K42CTL" "$S/mnt" <<'PY'
 import array, errno, os, socket, struct, subprocess, sys
+from lingering import lingering
 where, k42ctl, mnt = sys.argv[1:]
 if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 16):
     sys.exit(77)
-listener = socket.create_server(("127.0.0.1", 0))
-lingers = socket.create_connection(listener.getsockname())
-lingers.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
-lingers.setblocking(False)
-try:
-    while True:
-        lingers.send(bytes(1 << 20))
-except BlockingIOError:
-    pass
-accepted = listener.accept()
+lingers, kept = lingering()
 c = socket.socket(socket.AF_UNIX)
 c.connect(where)
 refused = None

@@ -16,6 +16,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "private"))
+from lingering import lingering
 from reopen_ask import GOOD, ask
 
 where, path = sys.argv[1:3]
@@ -77,19 +78,11 @@ def descriptors():
     theirs.close()
 
 
-def lingering():
+def send_lingering():
     """What is left over is closed by the kernel where it is received; this waits until its data are taken."""
-    listener = socket.create_server(("127.0.0.1", 0))
     for _ in range(3):
-        s = socket.create_connection(listener.getsockname())
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
-        s.setblocking(False)
-        try:
-            while True:
-                s.send(bytes(1 << 20))
-        except BlockingIOError:
-            pass
-        held.append(listener.accept())
+        s, kept = lingering()
+        held.append(kept)
         send(GOOD, [good_fd, good_fd, good_fd, s.fileno()])
         s.close()
 
@@ -161,7 +154,7 @@ def many_users(fd):
     child(run, give_range)
 
 
-for what in pieces, descriptors, lingering:
+for what in pieces, descriptors, send_lingering:
     what()
     expect_good(what.__name__)
 if stuck:
